@@ -1,0 +1,1 @@
+//! `natd check`: is the configuration valid, the kernel able, the surroundings friendly?

@@ -1,0 +1,1 @@
+//! Configuration: text in, `Config` or every problem out.

@@ -1,0 +1,7 @@
+//! natd: a NAT44 daemon for home routers on NFQUEUE.
+
+pub mod check;
+pub mod cli;
+pub mod config;
+pub mod io;
+pub mod report;

@@ -1,0 +1,5 @@
+//! The natd command.
+
+fn main() -> std::process::ExitCode {
+    natd::cli::main()
+}

@@ -1,0 +1,1 @@
+//! Packet builders and network-namespace labs for tests.
