@@ -3,5 +3,6 @@
 pub mod check;
 pub mod cli;
 pub mod config;
+pub mod engine;
 pub mod io;
 pub mod report;
