@@ -6,8 +6,9 @@
 //! what would be right. A derived deserialiser stops at its first structural mistake, so this module walks the
 //! parsed document itself:
 //!
-//! 1. `document` parses the text. A statement that is not TOML becomes a problem with line and column, is
-//!    blanked out, and the rest is parsed again, so that one forgotten quote hides nothing else.
+//! 1. `syntax` parses the text. A statement that is not TOML becomes a problem with line and column, is blanked
+//!    out, and the rest is parsed again, so that one forgotten quote hides nothing else. `document` holds what
+//!    remains.
 //! 2. [`schema`] holds the list of tables and keys. Whatever is in the document and not in the list is a
 //!    problem, with the nearest known spelling.
 //! 3. `nat`, `forward`, `timeout` and `daemon` read one table each, through the typed readers of
@@ -35,6 +36,7 @@ mod forward;
 mod item;
 mod nat;
 pub mod schema;
+mod syntax;
 mod timeout;
 
 #[cfg(test)]
@@ -157,7 +159,7 @@ impl Config {
     /// Every problem of the text, at least one, in the order of their lines.
     pub fn parse(text: &str) -> Result<(Self, Vec<Remark>), Vec<Problem>> {
         let mut findings = Findings::default();
-        let readable = document::readable(text, &mut findings.problems);
+        let readable = syntax::readable(text, &mut findings.problems);
         let document = Document::new(&readable);
         schema::check(&document, &mut findings.problems);
 
