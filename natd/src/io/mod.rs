@@ -4,6 +4,7 @@
 pub mod clock;
 pub mod conntrack;
 pub mod control;
+pub mod files;
 pub mod netlink;
 pub mod nfqueue;
 pub mod rules;
