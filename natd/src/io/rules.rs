@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use crate::rules::{self, Backend, GUARD_TABLE, Present, Ruleset, Surroundings, TABLE};
 
 pub mod command;
+pub mod survey;
 
 /// Which backend the owner asks for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
