@@ -7,6 +7,7 @@ pub mod control;
 pub mod files;
 pub mod netlink;
 pub mod nfqueue;
+pub(crate) mod poll;
 pub mod rules;
 pub mod sandbox;
 pub mod signals;
