@@ -65,7 +65,7 @@ fn every_example_works_when_its_comment_signs_are_removed() {
     assert_eq!(all.policy.forwards.len(), 2);
 }
 
-/// Whatever a slip of the hand makes of the file, natd answers; and every problem names a line of the file.
+/// Whatever a slip of the hand makes of the file, natd answers; and every problem names a line of the file, and comes once.
 #[test]
 fn no_mutation_of_the_file_makes_the_parser_panic() {
     let seed = std::env::var("NATD_SEED")
@@ -92,10 +92,13 @@ fn no_mutation_of_the_file_makes_the_parser_panic() {
                 bad += 1;
                 assert!(!problems.is_empty(), "NATD_SEED={seed}, round {round}: refused without a reason");
                 let lines = mutant.matches('\n').count() + 1;
+                let mut told = std::collections::BTreeSet::new();
                 for problem in problems {
                     let shown = problem.to_string();
                     assert!(
-                        (1..=lines).contains(&problem.line) && !shown.contains('\n'),
+                        (1..=lines).contains(&problem.line)
+                            && !shown.contains('\n')
+                            && told.insert(shown.clone()),
                         "NATD_SEED={seed}, round {round}: {shown:?}"
                     );
                 }
