@@ -220,6 +220,14 @@ fn values_that_an_rfc_advises_against_are_taken_with_a_remark() {
     }
 }
 
+#[test]
+fn remarks_come_in_the_order_of_their_lines() {
+    let text = format!("[timeout]\nicmp = 5\nudp = 5\n[nat]\n{MINIMUM}\nhairpin = false\n");
+    let (_, remarks) = Config::parse(&text).unwrap();
+    let places: Vec<_> = remarks.iter().map(|remark| (remark.line, remark.key.as_str())).collect();
+    assert_eq!(places, [(2, "timeout.icmp"), (3, "timeout.udp"), (7, "nat.hairpin")]);
+}
+
 /// No key may be in the schema and be read by nobody.
 #[test]
 fn every_key_of_the_schema_is_read() {

@@ -224,6 +224,17 @@ fn problems_of_forwards() {
             &[&format!("line 12: forward.external: \"80\" overlaps line 7: both forward tcp port 80; {own}")],
         ),
         (
+            &(forward("\"tcp\"", "\"10-100\"", "\"192.168.1.10\"", "")
+                + &forward("\"tcp\"", "\"20-30\"", "\"192.168.1.10\"", "")
+                + &forward("\"tcp\"", "50", "\"192.168.1.10\"", "")),
+            &[
+                &format!(
+                    "line 12: forward.external: \"20-30\" overlaps line 7: both forward tcp port 20; {own}"
+                ),
+                &format!("line 17: forward.external: 50 overlaps line 7: both forward tcp port 50; {own}"),
+            ],
+        ),
+        (
             "[forward]",
             &[
                 "line 5: forward: is not a list of tables; write [[forward]], with two brackets, above each forward",
@@ -395,10 +406,10 @@ fn what_is_not_toml() {
             ],
         ),
         (
-            "wan = \"\"\"eth1\nhairpin = 5",
+            "wan = \"\"\"eth1\nsome words\nhairpin = 5",
             &[
                 "line 3, column 7: the text is not closed; end it with the quotes it began with",
-                "line 4: nat.hairpin: 5 is a number; use true or false",
+                "line 5: nat.hairpin: 5 is a number; use true or false",
             ],
         ),
         (
