@@ -8,6 +8,10 @@ use super::{Backend, GUARD_TABLE, KIND_MASK, LOCAL_SOCKET, MARK_MASK, Mark, Queu
 /// What is left of the mark when our bits are cleared.
 const UNMARK: u32 = !MARK_MASK;
 
+/// One of these holds for a packet that any socket wants. `socket wildcard` would not do: it says nothing of a
+/// connection in its handshake or in TIME-WAIT, neither 0 nor 1.
+const ANY_SOCKET: [&str; 2] = ["socket transparent 0", "socket transparent 1"];
+
 /// The block of the table that goes when natd stops.
 pub(super) fn table(s: &Surroundings) -> String {
     let waits = s.wan_addresses.is_empty();
@@ -66,7 +70,7 @@ pub fn probe_queue() -> String {
 
 /// Text for `nft --check`: has the kernel the `socket` expression?
 pub fn probe_socket() -> String {
-    probe("filter hook prerouting priority -301", "socket wildcard 0 accept")
+    probe("filter hook prerouting priority -301", "socket wildcard 0 socket transparent 0 accept")
 }
 
 /// Text for `nft --check`: can a nat chain give the null binding?
@@ -80,14 +84,15 @@ fn probe(kind: &str, rule: &str) -> String {
 }
 
 fn see_sockets(s: &Surroundings) -> Vec<String> {
+    let sides: Vec<String> = both_sides(s).collect();
+    let mark = |key: &str| format!("{key} meta mark set meta mark | {LOCAL_SOCKET:#010x}");
     let mut rules = vec![
         "ip daddr != @wan_addresses return".to_owned(),
         // A tunnel's inner packet may bring the mark of the outer one.
         format!("iifname {} meta mark set meta mark & {UNMARK:#010x}", s.wan),
+        "socket wildcard 1 return".to_owned(),
     ];
-    rules.extend(both_sides(s).map(|from| {
-        format!("iifname {from} socket wildcard 0 meta mark set meta mark | {LOCAL_SOCKET:#010x}")
-    }));
+    rules.extend(sides.iter().flat_map(|from| ANY_SOCKET.map(|any| mark(&format!("iifname {from} {any}")))));
     rules
 }
 
@@ -96,15 +101,14 @@ fn queue_prerouting(s: &Surroundings) -> Vec<String> {
 }
 
 fn mark_input(s: &Surroundings) -> Vec<String> {
-    let set = set_mark(Mark::Unwanted);
+    let [any, other] = ANY_SOCKET;
     vec![
         format!("iifname != {} return", s.wan),
         "meta l4proto != tcp return".to_owned(),
         "ct state != new return".to_owned(),
-        // Both values: any socket at all.
-        "socket wildcard 0 return".to_owned(),
-        "socket wildcard 1 return".to_owned(),
-        set,
+        format!("{any} return"),
+        format!("{other} return"),
+        set_mark(Mark::Unwanted),
     ]
 }
 
