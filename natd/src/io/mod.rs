@@ -9,4 +9,5 @@ pub mod nfqueue;
 pub mod rules;
 pub mod sandbox;
 pub mod signals;
+pub mod terminal;
 pub mod transmit;
