@@ -21,14 +21,13 @@ pub(super) fn watch(socket: &Path) -> Result<ExitCode, Failure> {
         return Err(Failure::Usage("status --watch needs a terminal; for programs there is status --json"));
     }
     // What cannot be helped by waiting is said at once, and stays to be read.
-    match ask(socket) {
-        Err(error @ ClientError::Permission(_)) => return Err(error.into()),
-        Ok(_) | Err(_) => {}
+    let mut answer = ask(socket);
+    if let Err(error @ ClientError::Permission(_)) = answer {
+        return Err(error.into());
     }
     let style = style(|variable| std::env::var(variable).ok());
     let mut view = View::default();
     let mut screen = Screen::enter()?;
-    let mut answer = ask(socket);
     let mut elapsed = Duration::ZERO;
     loop {
         let trouble = match answer {

@@ -200,7 +200,11 @@ impl View {
         let top = rows.first().map_or(0, |(rates, _)| rates.down.saturating_add(rates.up));
         let heading = format!(" {:<15}  {:>8}  {:>13}  {:>13}", "DEVICE", "SESSIONS", "DOWN", "UP");
         let spare = usize::from(size.columns).saturating_sub(heading.len() + 3);
-        let (bar, graph) = if spare >= 34 { (10, spare - 12) } else { (spare, 0) };
+        let (bar, graph) = match spare {
+            0..5 => (0, 0),
+            5..34 => (spare, 0),
+            34.. => (10, spare - 12),
+        };
         let graph = graph.min(HISTORY);
         let mut lines = vec![Line::new(), Line::new().put(Ink::Heading, heading)];
         if rows.is_empty() {
@@ -278,6 +282,13 @@ impl View {
                     .put(Ink::Plain, format!("{waiting} waiting  "))
                     .put(ink, health),
             );
+        }
+        let kernel = &self.current.kernel;
+        if kernel.admit_failed > 0 {
+            let all = count(kernel.admitted.saturating_add(kernel.admit_failed));
+            let text = format!(" conntrack did not take {} of {all} flows: ", count(kernel.admit_failed));
+            lines
+                .push(Line::new().put(Ink::Caution, text).put(Ink::Dim, "a firewall may drop their packets"));
         }
         lines
     }
