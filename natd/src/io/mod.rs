@@ -11,4 +11,5 @@ pub(crate) mod poll;
 pub mod rules;
 pub mod sandbox;
 pub mod signals;
+pub mod terminal;
 pub mod transmit;
