@@ -1,0 +1,5 @@
+//! natd end to end: real programs and exact packets in network namespaces, behind a stateful firewall with
+//! `policy drop`. The module documentation of `testkit` has the picture and the environment variables.
+
+mod fragments;
+mod transfer;
