@@ -74,7 +74,11 @@ fn fragments_of_two_devices_with_the_same_identification_are_not_mixed_up() {
         .map(|(payload, from)| (payload, from.port()))
         .collect();
     got.sort();
-    assert!(got == [(first, 6001), (second, 6002)], "ports {:?}", got.iter().map(|(_, port)| port).collect::<Vec<_>>());
+    assert!(
+        got == [(first, 6001), (second, 6002)],
+        "ports {:?}",
+        got.iter().map(|(_, port)| port).collect::<Vec<_>>()
+    );
 }
 
 #[test]

@@ -22,6 +22,8 @@
 //! | `kernel` | masquerade; scenarios that it is known to fail are skipped, with the reason |
 //! | `kernel-all` | masquerade, and those are run as well, to see that they fail |
 //!
+//! `NATD_LAB_LOG` sets natd's log level (default `debug`); its log is shown when a test fails.
+//!
 //! Tests need root and a few programs. Where they are missing a test fails and says what to install, unless
 //! `NATD_TESTS_NO_ROOT=1` says that skipping is meant.
 //!

@@ -87,7 +87,7 @@ impl Forward {
         let (first, last) = self.external;
         let external = if first == last { format!("{first}") } else { format!("\"{first}-{last}\"") };
         format!(
-            "[[forward]]\nprotocol = \"{}\"\nexternal_port = {external}\ninternal_host = \"{}\"\ninternal_port = {}\n",
+            "[[forward]]\nprotocol = \"{}\"\nexternal = {external}\nhost = \"{}\"\ninternal = {}\n",
             self.transport.name(),
             self.host,
             self.internal
@@ -99,7 +99,11 @@ impl Forward {
 /// sections.
 pub fn natd_toml(lans: &[&str], nat: &str, more: &str, forwards: &[Forward]) -> String {
     let lans: Vec<String> = lans.iter().map(|lan| format!("\"{lan}\"")).collect();
-    let mut text = format!("[nat]\nlan = [{}]\nwan = \"wan0\"\n{nat}\n{more}\n", lans.join(", "));
+    let level = std::env::var("NATD_LAB_LOG").unwrap_or_else(|_| "debug".to_owned());
+    let mut text = format!(
+        "[nat]\nlan = [{}]\nwan = \"wan0\"\n{nat}\n[log]\nlevel = \"{level}\"\n{more}\n",
+        lans.join(", ")
+    );
     for forward in forwards {
         text.push_str(&forward.toml());
     }

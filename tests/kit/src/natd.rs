@@ -46,10 +46,7 @@ impl Natd {
     }
 
     fn launch(node: &Node, dir: &Path) -> Background {
-        let level = std::env::var("RUST_LOG").unwrap_or_else(|_| "debug".to_owned());
         node.spawn(&[
-            "env",
-            &format!("RUST_LOG={level}"),
             &binary().to_string_lossy(),
             "run",
             "--config",
