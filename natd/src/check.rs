@@ -173,6 +173,11 @@ pub fn configuration(problems: &[String]) -> Vec<Finding> {
     problems.iter().map(|problem| Finding::problem("configuration", problem, fix)).collect()
 }
 
+/// Something odd, though allowed, in the configuration.
+pub fn remark(text: String) -> Finding {
+    Finding { code: "configuration", level: Level::Warning, text, fix: None }
+}
+
 /// Everything that can be said of the kernel and the surroundings.
 pub fn findings(expected: &Expected<'_>, seen: &Seen) -> Vec<Finding> {
     let firewall =

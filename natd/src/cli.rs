@@ -4,6 +4,7 @@
 //! is carried out. A further subcommand is a row in that table, a variant of [`Invocation`] and an arm below.
 
 pub mod args;
+mod check;
 mod query;
 mod watch;
 
@@ -49,7 +50,7 @@ fn carry_out(invocation: &Invocation) -> ExitCode {
         Invocation::Help(subcommand) => print(&args::help(*subcommand)),
         Invocation::Version => print(concat!("natd ", env!("CARGO_PKG_VERSION"), "\n")),
         Invocation::Run(options) => run(options),
-        Invocation::Check(options) => check(options),
+        Invocation::Check(options) => with_output(|out| check::check(options, out)),
         Invocation::Stop(options) => with_output(|out| query::stop(options, out)),
         Invocation::Status(options) => with_output(|out| query::status(options, out)),
         Invocation::Watch { socket } => watch::watch(socket).unwrap_or_else(|failure| failure.report()),
@@ -57,12 +58,15 @@ fn carry_out(invocation: &Invocation) -> ExitCode {
     }
 }
 
-fn run(_options: &RunOptions) -> ExitCode {
-    complain("run is not built in yet", ExitCode::Problem)
-}
-
-fn check(_options: &CheckOptions) -> ExitCode {
-    complain("check is not built in yet", ExitCode::Problem)
+fn run(options: &RunOptions) -> ExitCode {
+    match crate::daemon::run(&options.config, options.socket.as_deref()) {
+        Ok(()) => ExitCode::Fine,
+        Err(error) => {
+            let text = error.to_string();
+            let code = if error.is_permission() { ExitCode::NoPermission } else { ExitCode::Problem };
+            text.lines().map(|line| complain(line, code)).last().unwrap_or(code)
+        }
+    }
 }
 
 /// Why a subcommand ended early.

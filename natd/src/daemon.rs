@@ -37,9 +37,9 @@ use crate::io::{clock, files};
 use crate::report::State;
 use crate::rules::{InterfaceName, Queues, Surroundings};
 
-use crate::io::poll::{Wake, wait};
 use self::worker::Carrier;
 use self::world::World;
+use crate::io::poll::{Wake, wait};
 
 /// Time passes at least this often in the main loop: expiry of sessions, release of held packets.
 const TICK: Duration = Duration::from_secs(1);
@@ -89,6 +89,18 @@ impl fmt::Display for RunError {
 
 impl std::error::Error for RunError {}
 
+impl RunError {
+    /// Is it for lack of permission?
+    pub fn is_permission(&self) -> bool {
+        matches!(
+            self,
+            Self::Sandbox(_)
+                | Self::Queue(OpenError::NoPermission)
+                | Self::Rules(RulesError::NotPermitted(_))
+        )
+    }
+}
+
 macro_rules! from {
     ($($error:ty => $variant:ident),*) => {
         $(impl From<$error> for RunError {
@@ -128,7 +140,7 @@ impl Shared {
 }
 
 /// Reads the configuration file at `path`; logs its remarks.
-fn read_config(path: &Path) -> Result<Config, RunError> {
+pub(crate) fn read_config(path: &Path) -> Result<Config, RunError> {
     let text = files::read_config(path)?;
     match Config::parse(&text) {
         Ok((config, remarks)) => {
@@ -145,7 +157,8 @@ fn read_config(path: &Path) -> Result<Config, RunError> {
 
 fn start_log(level: log::LevelFilter) {
     // RUST_LOG may ask for more or less; a second start in one process (tests) keeps the first.
-    let _ = env_logger::Builder::new().filter_level(level).parse_default_env().format_target(false).try_init();
+    let _ =
+        env_logger::Builder::new().filter_level(level).parse_default_env().format_target(false).try_init();
 }
 
 /// Runs natd until it is told to stop. `socket` overrides the configuration's.
@@ -211,7 +224,8 @@ impl Daemon {
         handover::end_kernel_nat(&mut conntrack, &nat)?;
         let releasers = queues.iter().map(Queue::releaser).collect::<io::Result<_>>();
         let releasers = releasers.map_err(|error| RunError::System("share a queue", error))?;
-        let transmitter = Transmitter::open().map_err(|error| RunError::System("open a raw socket", error))?;
+        let transmitter =
+            Transmitter::open().map_err(|error| RunError::System("open a raw socket", error))?;
         let shared = Arc::new(Shared {
             nat: Mutex::new(nat),
             wan_index: AtomicU32::new(world.wan_index()),
@@ -307,7 +321,9 @@ impl Daemon {
         if now >= self.next_rules {
             self.next_rules = now + RULES_EVERY;
             if !self.kernel.is_intact().unwrap_or(true) {
-                log::warn!("natd's rules were removed by someone else (a firewall restart?); putting them back");
+                log::warn!(
+                    "natd's rules were removed by someone else (a firewall restart?); putting them back"
+                );
                 if let Err(error) = self.kernel.install(&self.surroundings) {
                     log::error!("the rules cannot be put back: {error}");
                 }
@@ -433,14 +449,17 @@ impl Daemon {
             );
         }
         match self.kernel.remove_guard() {
-            Ok(()) if another => format!("stopped; another NAT serves {}, so the guard is gone", self.config.wan),
+            Ok(()) if another => {
+                format!("stopped; another NAT serves {}, so the guard is gone", self.config.wan)
+            }
             Ok(()) => format!("stopped; the guard is gone too: {} is open", self.config.wan),
             Err(error) => format!("stopped; the guard could not be removed: {error}"),
         }
     }
 }
 
-fn want(rules: Rules) -> Want {
+/// The backend that the configuration asks for.
+pub(crate) fn want(rules: Rules) -> Want {
     match rules {
         Rules::Auto => Want::Auto,
         Rules::Nft => Want::Nft,
@@ -451,7 +470,8 @@ fn want(rules: Rules) -> Want {
 /// What the rules depend on.
 fn surroundings(config: &Config, kernel: &Kernel, world: &World) -> Result<Surroundings, RunError> {
     let name = |name: &str| {
-        name.parse::<InterfaceName>().map_err(|error| RunError::Interface(format!("interface {name:?}: {error}")))
+        name.parse::<InterfaceName>()
+            .map_err(|error| RunError::Interface(format!("interface {name:?}: {error}")))
     };
     let queues = Queues::new(config.kernel.queue, config.kernel.queues)
         .ok_or_else(|| RunError::Interface("kernel.queues: the queue numbers pass 65535".into()))?;

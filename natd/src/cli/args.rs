@@ -46,8 +46,8 @@ pub enum Invocation {
 pub struct RunOptions {
     /// The configuration file.
     pub config: PathBuf,
-    /// The control socket.
-    pub socket: PathBuf,
+    /// The control socket, if not the configuration's.
+    pub socket: Option<PathBuf>,
 }
 
 /// For `natd check`.
@@ -55,8 +55,8 @@ pub struct RunOptions {
 pub struct CheckOptions {
     /// The configuration file.
     pub config: PathBuf,
-    /// The control socket.
-    pub socket: PathBuf,
+    /// The control socket, if not the configuration's.
+    pub socket: Option<PathBuf>,
     /// JSON instead of text.
     pub json: bool,
 }
@@ -161,7 +161,9 @@ Exit codes: 0 ended as asked, 1 cannot start or go on, 2 usage, 5 no permission.
 Example:
   natd run --config /etc/natd/natd.toml
 ",
-        build: |given| Ok(Invocation::Run(RunOptions { config: given.config(), socket: given.socket() })),
+        build: |given| {
+            Ok(Invocation::Run(RunOptions { config: given.config(), socket: given.socket_named() }))
+        },
     },
     Subcommand {
         name: "stop",
@@ -193,7 +195,7 @@ Example:
   natd check --config natd.toml && systemctl reload natd
 ",
         build: |given| {
-            let (config, socket, json) = (given.config(), given.socket(), given.has(&JSON));
+            let (config, socket, json) = (given.config(), given.socket_named(), given.has(&JSON));
             Ok(Invocation::Check(CheckOptions { config, socket, json }))
         },
     },
@@ -273,6 +275,10 @@ impl Given {
 
     fn socket(&self) -> PathBuf {
         self.path(&SOCKET, control::DEFAULT_PATH)
+    }
+
+    fn socket_named(&self) -> Option<PathBuf> {
+        self.value(&SOCKET).map(PathBuf::from)
     }
 
     fn text<T>(&self, flag: &Flag, read: fn(&str) -> Result<T, String>) -> Result<Option<T>, String> {

@@ -6,7 +6,6 @@ use nat_core::nat::{Handover, Nat};
 use nat_core::time::Timestamp;
 
 use crate::check;
-use crate::check::firewall::Firewall;
 use crate::io::conntrack::{Conntrack, ConntrackError};
 use crate::io::rules::survey;
 use crate::rules::Surroundings;
@@ -59,6 +58,10 @@ fn delete(conntrack: &mut Conntrack, flows: &[Tuple]) -> Result<(), ConntrackErr
 /// Does another NAT translate what leaves the WAN?
 pub(super) fn another_nat(surroundings: &Surroundings) -> bool {
     let (nft, legacy) = (survey::nft_ruleset(), survey::iptables_legacy());
-    let firewall = Firewall::read(nft.as_deref(), [legacy.as_deref(), None]);
-    check::another_nat_serves(&firewall, &surroundings.wan, &surroundings.lan_prefixes)
+    check::another_nat_serves(
+        &surroundings.wan,
+        &surroundings.lan_prefixes,
+        nft.as_deref(),
+        legacy.as_deref(),
+    )
 }

@@ -77,7 +77,8 @@ pub(super) fn status(shared: &Shared, backend: &str) -> Status {
 }
 
 fn lan(side: &Side) -> report::Lan {
-    let prefixes = side.addresses.iter().map(|address| format!("{}/{}", address.addr, address.prefix)).collect();
+    let prefixes =
+        side.addresses.iter().map(|address| format!("{}/{}", address.addr, address.prefix)).collect();
     report::Lan { interface: side.name.clone(), prefixes }
 }
 

@@ -177,7 +177,10 @@ impl Worker {
         if let Err(error) = self.conntrack.admit(admission) {
             let failures = self.shared.carrier.admit_failed.raise();
             if failures.is_power_of_two() {
-                log::warn!("conntrack does not take {} ({failures} failures so far): {error}", admission.original);
+                log::warn!(
+                    "conntrack does not take {} ({failures} failures so far): {error}",
+                    admission.original
+                );
             }
         }
     }

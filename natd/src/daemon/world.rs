@@ -51,8 +51,10 @@ impl World {
     /// One of them does not exist.
     pub(super) fn look(links: &mut Links, config: &Config) -> Result<Self, RunError> {
         let interfaces = snapshot(links)?;
-        let there: Vec<&str> = interfaces.list.iter().map(|i| i.name.as_str()).filter(|&n| n != "lo").collect();
-        let named = [("nat.wan", &config.wan)].into_iter().chain(config.lan.iter().map(|lan| ("nat.lan", lan)));
+        let there: Vec<&str> =
+            interfaces.list.iter().map(|i| i.name.as_str()).filter(|&n| n != "lo").collect();
+        let named =
+            [("nat.wan", &config.wan)].into_iter().chain(config.lan.iter().map(|lan| ("nat.lan", lan)));
         for (key, name) in named {
             if interfaces.named(name).is_none() {
                 let there = there.join(", ");
@@ -71,7 +73,8 @@ impl World {
 
     fn of(interfaces: &Interfaces, config: &Config) -> Self {
         let wan = Side::of(&config.wan, interfaces);
-        let address = interfaces.named(&config.wan).filter(|i| i.up).and_then(Interface::address).map(|a| a.addr);
+        let address =
+            interfaces.named(&config.wan).filter(|i| i.up).and_then(Interface::address).map(|a| a.addr);
         Self {
             wan,
             lan: config.lan.iter().map(|name| Side::of(name, interfaces)).collect(),

@@ -41,10 +41,8 @@ impl Wake {
 /// Waits until one of `fds` is readable or `limit` is over; answers for each whether it is. A signal ends the
 /// wait early.
 pub(crate) fn wait(fds: &[BorrowedFd<'_>], limit: Option<Duration>) -> io::Result<Vec<bool>> {
-    let mut polled: Vec<libc::pollfd> = fds
-        .iter()
-        .map(|fd| libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 })
-        .collect();
+    let mut polled: Vec<libc::pollfd> =
+        fds.iter().map(|fd| libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 }).collect();
     let limit = limit.map_or(-1, |limit| i32::try_from(limit.as_millis()).unwrap_or(i32::MAX));
     let count = libc::nfds_t::try_from(polled.len()).unwrap_or(0);
     // SAFETY: the array has `count` elements.
