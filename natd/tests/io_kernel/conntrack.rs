@@ -12,6 +12,7 @@ use natd::io::transmit::Transmitter;
 use crate::lab::{LAN, Lab, PATIENCE, SILENCE, WAN, packet, possible, receive, tcp};
 
 const SYN: u8 = 0x02;
+const SYN_ACK: u8 = 0x12;
 const PSH_ACK: u8 = 0x18;
 
 #[test]
@@ -180,7 +181,7 @@ fn data_passes_over_an_entry_in_any_state() {
 }
 
 #[test]
-fn a_syn_passes_over_what_a_real_connection_left_behind() {
+fn a_connection_opens_over_what_a_real_one_left_behind() {
     if !possible() {
         return;
     }
@@ -188,29 +189,85 @@ fn a_syn_passes_over_what_a_real_connection_left_behind() {
     let mut conntrack = open(&lab);
     let device = lab.lan.raw(libc::IPPROTO_TCP);
     let transmitter = lab.wan.enter(|| Transmitter::open().unwrap());
+    let answers = lab.lan.enter(|| Transmitter::open().unwrap());
+    let server = lab.wan.raw(libc::IPPROTO_TCP);
     let listener = lab.wan.enter(|| TcpListener::bind((WAN, 443)).unwrap());
-    for last_words in ["fin", "rst"] {
+    // One of the two sequence numbers is below the old connection's window, the other above it.
+    for (last_words, seq) in [("fin", 1), ("fin", 1 << 31), ("rst", 1), ("rst", 1 << 31)] {
         let client = lab.lan.enter(|| TcpStream::connect((WAN, 443)).unwrap());
-        let (server, _) = listener.accept().unwrap();
+        let (accepted, _) = listener.accept().unwrap();
         let port = client.local_addr().unwrap().port();
         if last_words == "rst" {
-            (&server).write_all(b"unread, so that closing resets").unwrap();
+            (&accepted).write_all(b"unread, so that closing resets").unwrap();
             client.set_read_timeout(Some(PATIENCE)).unwrap();
             client.peek(&mut [0]).unwrap();
         }
         drop(client);
-        drop(server);
+        drop(accepted);
         while receive(&device, SILENCE).is_some() {}
-        let syn = tcp((WAN, 443), (LAN, port), 1, 0, SYN, &[]);
+        let syn = tcp((WAN, 443), (LAN, port), seq, 0, SYN, &[]);
         transmitter.send(&syn).unwrap();
-        assert_eq!(receive(&device, SILENCE), None, "{last_words}: it passes by itself");
+        assert_eq!(receive(&device, SILENCE), None, "{last_words} {seq}: it passes by itself");
 
         let original =
             Tuple { protocol: Protocol::Tcp, src: Endpoint::new(WAN, 443), dst: Endpoint::new(LAN, port) };
         conntrack.admit(&opening(original)).unwrap();
+        mute(&lab);
+        while receive(&server, SILENCE).is_some() {}
+        let (remote, internal) = ((WAN, 443), (LAN, port));
         transmitter.send(&syn).unwrap();
+        assert!(receive(&device, PATIENCE).is_some(), "{last_words} {seq}: SYN");
+        answers.send(&tcp(internal, remote, 7, seq + 1, SYN_ACK, &[])).unwrap();
+        assert!(receive(&server, PATIENCE).is_some(), "{last_words} {seq}: SYN-ACK");
+        transmitter.send(&tcp(remote, internal, seq + 1, 8, PSH_ACK, b"data")).unwrap();
+        assert!(receive(&device, PATIENCE).is_some(), "{last_words} {seq}: data");
+        for host in [&lab.lan, &lab.wan] {
+            host.run("nft delete table ip mute");
+        }
+    }
+}
 
-        assert!(receive(&device, PATIENCE).is_some(), "{last_words}");
+#[test]
+fn a_live_connection_survives_an_opening() {
+    if !possible() {
+        return;
+    }
+    let lab = Lab::new();
+    let mut conntrack = open(&lab);
+    let listener = lab.wan.enter(|| TcpListener::bind((WAN, 443)).unwrap());
+    let mut device = lab.lan.enter(|| TcpStream::connect((WAN, 443)).unwrap());
+    let (mut server, _) = listener.accept().unwrap();
+    exchange(&mut device, &mut server);
+    let internal = Endpoint::new(LAN, device.local_addr().unwrap().port());
+
+    let original = Tuple { protocol: Protocol::Tcp, src: internal, dst: Endpoint::new(WAN, 443) };
+    conntrack.admit(&opening(original)).unwrap();
+
+    exchange(&mut server, &mut device);
+    exchange(&mut device, &mut server);
+}
+
+#[test]
+fn the_kernel_measures_no_window_of_a_flow_that_it_did_not_see_open() {
+    if !possible() {
+        return;
+    }
+    let lab = Lab::new();
+    let mut conntrack = open(&lab);
+    mute(&lab);
+    let device = lab.lan.raw(libc::IPPROTO_TCP);
+    let transmitter = lab.wan.enter(|| Transmitter::open().unwrap());
+    let original = connection(6000);
+    conntrack.admit(&Admission { tcp: Some(TcpProgress::Established), ..admission(original) }).unwrap();
+    let base = 1u32 << 31;
+    for (seq, ack) in
+        [(base, base), (base + (1 << 30), base), (base - (1 << 30), base), (base, 1), (base, 3 << 30)]
+    {
+        let segment = tcp((WAN, 6000), (LAN, 8080), seq, ack, PSH_ACK, b"data");
+
+        transmitter.send(&segment).unwrap();
+
+        assert!(receive(&device, PATIENCE).is_some(), "seq {seq} ack {ack}");
     }
 }
 
@@ -281,6 +338,20 @@ fn every_state(lab: &Lab, flags: u8, admission: impl Fn(Tuple) -> Admission, ori
                 assert!(receive(&device, PATIENCE).is_some(), "{original} over {state} {entry}");
             }
         }
+    }
+}
+
+/// Keeps the hosts' own TCP from answering what is sent by hand.
+fn mute(lab: &Lab) {
+    for host in [&lab.lan, &lab.wan] {
+        host.nft(
+            "table ip mute {
+                chain out {
+                    type filter hook output priority 0; policy drop;
+                    meta mark 0x04000000 accept
+                }
+            }",
+        );
     }
 }
 

@@ -129,6 +129,7 @@ impl Lab {
             "table ip firewall {
                 chain passing {
                     type filter hook forward priority 0; policy drop;
+                    ct state invalid drop
                     ct state established,related accept
                     iifname lan0 oifname wan0 accept
                 }

@@ -14,7 +14,7 @@ pub(crate) static OPENING: Mutex<()> = Mutex::new(());
 /// The kernel fills at most 32 KiB into one datagram of a dump.
 const RECEIVE_BUFFER: usize = 32 * 1024;
 /// The kernel answers within the system call that asks; only a bug makes us wait this long.
-const PATIENCE_SECS: libc::time_t = 5;
+const PATIENCE: libc::timeval = libc::timeval { tv_sec: 5, tv_usec: 0 };
 
 /// A request's own flag bits; `REQUEST` and `ACK` are always added.
 pub(crate) mod flags {
@@ -52,8 +52,7 @@ impl Socket {
         address.nl_groups = groups;
         // SAFETY: pointer and length describe `address`.
         check(unsafe { libc::bind(fd.as_raw_fd(), (&raw const address).cast(), socklen(&address)) })?;
-        let patience = libc::timeval { tv_sec: PATIENCE_SECS, tv_usec: 0 };
-        set_option(fd.as_raw_fd(), libc::SOL_SOCKET, libc::SO_RCVTIMEO, &patience)?;
+        set_option(fd.as_raw_fd(), libc::SOL_SOCKET, libc::SO_RCVTIMEO, &PATIENCE)?;
         // Kernels before 4.2 lack it and echo the request, which fits as well.
         let one: libc::c_int = 1;
         let _ = set_option(fd.as_raw_fd(), libc::SOL_NETLINK, libc::NETLINK_CAP_ACK, &one);
