@@ -310,8 +310,12 @@ impl Daemon {
     }
 
     fn pass_time(&mut self) {
-        let now = clock::now();
-        self.shared.nat().handle_timeout(now);
+        let (now, patience) = (clock::now(), world::patience());
+        {
+            let mut nat = self.shared.nat();
+            nat.set_patience(patience);
+            nat.handle_timeout(now);
+        }
         self.shared.carrier.carry_out_all(&self.shared);
         if now >= self.next_listeners {
             self.next_listeners = now + LISTENERS_EVERY;
