@@ -159,6 +159,34 @@ fn marks_are_set_before_the_queue_and_the_guard_stops_what_is_not_translated() {
 }
 
 #[test]
+fn the_marks_stand_where_nfts_own_queue_would_take_the_packet() {
+    let Some(kernel) = kernel() else { return };
+    let home = Home::new();
+    // A counter in the place of each queue statement: also for a kernel whose nft cannot queue.
+    let text =
+        Surroundings { backend: Backend::Nft, ..surroundings(&kernel) }.install(&Present::default()).nft;
+    let counted = text.replace("queue num 4100", "counter");
+    assert!(command::run(&command::find("nft").unwrap(), &["-f", "-"], &counted).unwrap().success);
+    let counts = |chain: &str| -> Vec<u64> {
+        let listed = output(&format!("nft list chain ip natd {chain}"));
+        let after = listed.split("counter packets ").skip(1);
+        after.map(|rest| rest.split(' ').next().unwrap().parse().unwrap()).collect()
+    };
+    home.lan.run("ping -c 1 -W 1 203.0.113.99");
+    assert_eq!((counts("queue_prerouting"), counts("queue_postrouting")), (vec![0, 0], vec![1, 0]));
+    assert!(sh("ping -c 1 -W 2 203.0.113.99"));
+    assert_eq!((counts("queue_prerouting"), counts("queue_postrouting")), (vec![1, 0], vec![2, 0]));
+    home.lan.run("ping -c 1 -W 1 203.0.113.1");
+    assert_eq!((counts("queue_prerouting"), counts("queue_postrouting")), (vec![1, 1], vec![2, 0]));
+    home.wan.run("socat -T1 - TCP:203.0.113.1:9,connect-timeout=1 </dev/null");
+    assert_eq!((counts("queue_prerouting"), counts("queue_postrouting")), (vec![2, 1], vec![3, 0]));
+    assert_eq!(counts("queue_input"), [1]);
+    // The second pass of a hairpin, with the mark that the first pass would leave.
+    sh(&format!("ping -m {} -c 1 -W 1 192.168.1.10", Mark::Hairpin.bits()));
+    assert_eq!(counts("queue_postrouting"), [3, 1]);
+}
+
+#[test]
 fn packets_of_a_local_connection_are_marked_from_its_handshake_on_and_a_wildcard_listener_is_not() {
     let Some(kernel) = kernel() else { return };
     let home = Home::new();
@@ -366,12 +394,12 @@ fn sh(script: &str) -> bool {
     output.status.success()
 }
 
+fn output(script: &str) -> String {
+    String::from_utf8(Command::new("sh").args(["-c", script]).output().unwrap().stdout).unwrap()
+}
+
 fn kernel_text() -> String {
-    let text = |script: &str| {
-        let output = Command::new("sh").args(["-c", script]).output().unwrap();
-        String::from_utf8(output.stdout).unwrap()
-    };
-    text("nft list ruleset; iptables-save 2>/dev/null | grep -v '^#'")
+    output("nft list ruleset; iptables-save 2>/dev/null | grep -v '^#'")
 }
 
 /// Lines that are ours outermost: tables, chains, jumps.
