@@ -64,7 +64,10 @@ fn run(options: &RunOptions) -> ExitCode {
         Err(error) => {
             let text = error.to_string();
             let code = if error.is_permission() { ExitCode::NoPermission } else { ExitCode::Problem };
-            text.lines().map(|line| complain(line, code)).last().unwrap_or(code)
+            for line in text.lines() {
+                complain(line, code);
+            }
+            code
         }
     }
 }

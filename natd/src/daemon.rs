@@ -28,10 +28,11 @@ use crate::config::{Config, Rules};
 use crate::io::conntrack::{Conntrack, ConntrackError};
 use crate::io::control::{Control, ControlError, Limits, Request, Server};
 use crate::io::netlink::Links;
-use crate::io::nfqueue::{OpenError, Queue};
+use crate::io::nfqueue::{OpenError, Queue, Trains};
 use crate::io::rules::{Kernel, RulesError, Want};
 use crate::io::sandbox::{self, SandboxError};
 use crate::io::signals::{Signal, Signals};
+use crate::io::sysctl::Verification;
 use crate::io::transmit::Transmitter;
 use crate::io::{clock, files};
 use crate::report::State;
@@ -188,6 +189,8 @@ struct Daemon {
     conntrack: Conntrack,
     workers: Vec<JoinHandle<()>>,
     stop_workers: Wake,
+    /// Restored when natd ends.
+    _verification: Option<Verification>,
     wishes: Arc<Mutex<Option<bool>>>,
     wished: Arc<Wake>,
     server: Option<Server>,
@@ -206,8 +209,19 @@ impl Daemon {
         let world = World::look(&mut links, &config)?;
         let kernel = Kernel::probe(want(config.kernel.rules))?;
         let mut conntrack = Conntrack::open()?;
+        let verification = Verification::switch_off();
+        let trains = match &verification {
+            Ok(_) => Trains::Whole,
+            Err(error) => {
+                log::warn!(
+                    "net.netfilter.nf_conntrack_checksum cannot be set to 0 ({error}); large packets come in \
+                     pieces and bulk transfers are slow until you set it"
+                );
+                Trains::Split
+            }
+        };
         let queues: Vec<Queue> = (0..config.kernel.queues)
-            .map(|n| Queue::open(config.kernel.queue.saturating_add(n), config.kernel.queue_length))
+            .map(|n| Queue::open(config.kernel.queue.saturating_add(n), config.kernel.queue_length, trains))
             .collect::<Result<_, _>>()?;
         let started = clock::now();
         let mut nat = Nat::new(config.policy.clone(), clock::random_seed(), started);
@@ -249,6 +263,7 @@ impl Daemon {
             conntrack,
             workers,
             stop_workers,
+            _verification: verification.ok(),
             wishes,
             wished,
             server: Some(server),
@@ -310,8 +325,12 @@ impl Daemon {
     }
 
     fn pass_time(&mut self) {
-        let now = clock::now();
-        self.shared.nat().handle_timeout(now);
+        let (now, patience) = (clock::now(), world::patience());
+        {
+            let mut nat = self.shared.nat();
+            nat.set_patience(patience);
+            nat.handle_timeout(now);
+        }
         self.shared.carrier.carry_out_all(&self.shared);
         if now >= self.next_listeners {
             self.next_listeners = now + LISTENERS_EVERY;

@@ -110,7 +110,6 @@ fn natdiscovery(lab: &Lab) -> String {
         "-l",
         "stdout",
         "--simple-log",
-        "--rfc5780",
         "--pidfile",
         &lab.dir().join("turn.pid").to_string_lossy(),
     ]);

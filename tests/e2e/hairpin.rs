@@ -125,3 +125,20 @@ fn the_routers_own_service_on_the_wan_address_is_reachable_from_the_lan() {
     let said = lab.d1.run(&["ping", "-c", "3", "-i", "0.01", "-W", "2", &WAN.to_string()]);
     assert!(said.stdout.contains(" 0% packet loss"), "{said}");
 }
+
+#[test]
+fn hairpin_works_where_bridged_packets_pass_the_ip_hooks() {
+    let Some(lab) = Lab::household()
+        .bridge_filter()
+        .forward(Forward::udp(5000, D1, 5001))
+        .beyond_kernel("bridged DNAT keeps the device's own source address")
+        .start()
+    else {
+        return;
+    };
+    let host = lab.d1.udp(at(D1, 5001));
+    let peer = lab.d2.udp(at(D2, 6000));
+    let seen = socket::deliver(&peer, at(WAN, 5000), &host, b"hello");
+    assert_eq!(*seen.ip(), WAN);
+    assert_eq!(socket::deliver(&host, seen, &peer, b"answer"), at(WAN, 5000));
+}

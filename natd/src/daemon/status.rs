@@ -107,8 +107,8 @@ fn queues() -> Vec<report::Queue> {
         .map(|queue| report::Queue {
             number: queue.number,
             waiting: queue.waiting.into(),
-            queue_dropped: queue.queue_dropped.into(),
-            user_dropped: queue.user_dropped.into(),
+            queue_dropped: queue.queue_dropped,
+            user_dropped: queue.user_dropped,
         })
         .collect()
 }

@@ -166,11 +166,17 @@ pub(super) fn listeners() -> Listeners {
 
 /// How long a flow may be idle before conntrack can have forgotten it: two thirds of the shortest timeout.
 pub(super) fn patience() -> Duration {
-    let secs = ["udp_timeout", "udp_timeout_stream", "icmp_timeout"]
-        .iter()
-        .filter_map(|name| fs::read_to_string(format!("/proc/sys/net/netfilter/nf_conntrack_{name}")).ok())
-        .filter_map(|text| text.trim().parse::<u64>().ok())
-        .min()
-        .unwrap_or(30);
+    let secs = [
+        "udp_timeout",
+        "udp_timeout_stream",
+        "icmp_timeout",
+        "tcp_timeout_established",
+        "tcp_timeout_unacknowledged",
+    ]
+    .iter()
+    .filter_map(|name| fs::read_to_string(format!("/proc/sys/net/netfilter/nf_conntrack_{name}")).ok())
+    .filter_map(|text| text.trim().parse::<u64>().ok())
+    .min()
+    .unwrap_or(30);
     Duration::from_millis((secs * 667).min(20_000))
 }

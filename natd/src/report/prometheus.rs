@@ -225,7 +225,7 @@ mod tests {
             "natd_packets_total{way=\"inbound\"} 800000",
             "natd_bytes_total{way=\"hairpin\"} 9000",
             "natd_dropped_packets_total{reason=\"filtered\"} 1234",
-            "natd_notes_total{name=\"rst-ignored\"} 5",
+            "natd_notes_total{name=\"inexact-reset\"} 5",
             "natd_queue_lost_packets_total{queue=\"1\",full=\"socket\"} 2",
             "natd_conntrack_admit_failed_total 1",
             "natd_device_mappings{device=\"192.168.1.10\"} 600",

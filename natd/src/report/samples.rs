@@ -36,7 +36,7 @@ pub(crate) fn status() -> Status {
         packets: Traffic { outbound: 400_000, inbound: 800_000, hairpin: 12, local: 3456 },
         bytes: Traffic { outbound: 50_000_000, inbound: 1_100_000_000, hairpin: 9000, local: 400_000 },
         drops: [("filtered".into(), 1234), ("malformed".into(), 2), ("something-new".into(), 1)].into(),
-        notes: [("rst-ignored".into(), 5)].into(),
+        notes: [("inexact-reset".into(), 5)].into(),
         queues: vec![
             Queue { number: 0, waiting: 3, queue_dropped: 0, user_dropped: 0 },
             Queue { number: 1, waiting: 0, queue_dropped: 7, user_dropped: 2 },

@@ -263,8 +263,8 @@ filtered         1,234  the device never sent anything to that sender
 malformed            2  its headers contradict each other
 something-new        1
 
-NOTED        times
-rst-ignored      5  resets that were not exact, without effect
+NOTED          times
+inexact-reset      5  TCP resets that were not exact, forwarded without effect
 
 QUEUE  waiting  lost, queue full  lost, socket full
 0            3                 0                  0

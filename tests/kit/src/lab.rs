@@ -18,8 +18,19 @@ use crate::{requirements, sys};
 /// Does the household have a second LAN?
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum SecondLan {
-    Yes,
-    No,
+    /// Yes, and natd serves it.
+    Served,
+    /// Yes, and something else serves it.
+    Foreign,
+    /// No.
+    None,
+}
+
+/// Does the router's kernel pass bridged packets to its IP hooks (br_netfilter, as Docker sets it)?
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum BridgeFilter {
+    On,
+    Off,
 }
 
 /// What a lab shall be like.
@@ -31,6 +42,7 @@ pub struct LabBuilder {
     natd_sections: String,
     forwards: Vec<Forward>,
     second_lan: SecondLan,
+    bridge_filter: BridgeFilter,
     wan_address: Option<Ipv4Addr>,
     wan_mtu: u32,
     lan_mtu: u32,
@@ -72,7 +84,19 @@ impl LabBuilder {
 
     /// A second LAN with the machine `guest`.
     pub fn second_lan(mut self) -> Self {
-        self.second_lan = SecondLan::Yes;
+        self.second_lan = SecondLan::Served;
+        self
+    }
+
+    /// A second LAN with the machine `guest` that natd is not told of, as a container network is.
+    pub fn foreign_lan(mut self) -> Self {
+        self.second_lan = SecondLan::Foreign;
+        self
+    }
+
+    /// Bridged packets pass the router's IP hooks too (br_netfilter), where this kernel can do that.
+    pub fn bridge_filter(mut self) -> Self {
+        self.bridge_filter = BridgeFilter::On;
         self
     }
 
@@ -158,7 +182,8 @@ impl Lab {
             natd_lines: String::new(),
             natd_sections: String::new(),
             forwards: Vec::new(),
-            second_lan: SecondLan::No,
+            second_lan: SecondLan::None,
+            bridge_filter: BridgeFilter::Off,
             wan_address: Some(WAN),
             wan_mtu: 1500,
             lan_mtu: 1500,
@@ -171,7 +196,7 @@ impl Lab {
         let mut namespaces = Namespaces::new();
         let [router, d1, d2, d3, internet, s1, s2, s3] =
             ["r", "d1", "d2", "d3", "w", "s1", "s2", "s3"].map(|name| namespaces.add(name));
-        let guest = (builder.second_lan == SecondLan::Yes).then(|| namespaces.add("g"));
+        let guest = (builder.second_lan != SecondLan::None).then(|| namespaces.add("g"));
         namespaces.create();
         let mut lab = Self {
             router,
@@ -222,7 +247,10 @@ impl Lab {
 
     /// natd's configuration for this lab.
     pub fn natd_config(&self) -> String {
-        let lans: &[&str] = if self.guest.is_some() { &["br-lan", "br-iot"] } else { &["br-lan"] };
+        let lans: &[&str] = match self.builder.second_lan {
+            SecondLan::Served => &["br-lan", "br-iot"],
+            SecondLan::Foreign | SecondLan::None => &["br-lan"],
+        };
         let builder = &self.builder;
         nat::natd_toml(lans, &builder.natd_lines, &builder.natd_sections, &builder.forwards)
     }
@@ -293,6 +321,11 @@ impl Lab {
         for node in [&self.router, &self.internet] {
             // A lab has more errors in a second than a router in an hour.
             node.sysctl("ipv4/icmp_ratelimit", "0");
+        }
+        if Path::new("/proc/sys/net/bridge").is_dir() {
+            let on = if builder.bridge_filter == BridgeFilter::On { "1" } else { "0" };
+            self.router.sysctl("bridge/bridge-nf-call-iptables", on);
+            self.internet.sysctl("bridge/bridge-nf-call-iptables", "0");
         }
     }
 

@@ -497,7 +497,10 @@ impl Nat {
     ) -> Result<Option<Admission>, DropReason> {
         let Some(session) = self.tables.sessions.at_mut(index) else { return Err(DropReason::Internal) };
         let mut progress = true;
+        // Conntrack forgets a connection soon after a RST; we do not (RFC 7857 section 2.2).
+        let mut ends_entry = false;
         if let Body::Tcp(segment) = &packet.body {
+            ends_entry = segment.flags.rst;
             match session.tcp.observe(direction, segment) {
                 tcp::Effect::Progress => {}
                 tcp::Effect::None(ignored) => {
@@ -520,13 +523,13 @@ impl Nat {
         session.last_seen = now;
         let admission = match direction {
             Direction::Outbound => {
-                session.kernel_known = true; // the firewall lets the LAN out, and conntrack enters it
+                session.kernel_known = !ends_entry; // the firewall lets the LAN out, and conntrack enters it
                 None
             }
             Direction::Inbound => {
                 session.answered |= progress;
                 let stale = !session.kernel_known || idle > self.patience;
-                session.kernel_known = true;
+                session.kernel_known = !ends_entry;
                 stale.then(|| admission_of(session, &self.policy, &packet.body))
             }
         };

@@ -277,6 +277,9 @@ fn attend(stream: UnixStream, shared: &Shared) {
         Request::Stop { .. } => {
             // Under the lock, so that `close` finds the client even when it comes at once.
             let mut state = shared.state();
+            if state.closing {
+                return refuse(&stream, "natd is stopping already", Refusal::Failed);
+            }
             let passed_on = (shared.handler)(&request, &mut answer);
             drop(out);
             match passed_on {
