@@ -253,7 +253,10 @@ impl Connection {
     /// `direction` and is still unacknowledged (RFC 5927 section 4.1)? Yes, if the connection is not known.
     pub fn has_in_flight(&self, direction: Direction, seq: u32) -> bool {
         let (sender, receiver) = self.sides(direction);
-        if !sender.seen || self.loose && !receiver.acks {
+        if !sender.seen {
+            return self.loose; // where its beginning is known, it has sent nothing yet
+        }
+        if self.loose && !receiver.acks {
             return true;
         }
         let oldest = if receiver.acks { receiver.acked } else { sender.end };
