@@ -72,6 +72,13 @@ struct Side {
     fin: bool,
 }
 
+impl Side {
+    /// Does `ack` acknowledge the SYN that this side sent, and nothing beyond what that carried?
+    fn is_syn_acked_by(&self, ack: u32) -> bool {
+        before_or_at(self.end, ack) && before_or_at(ack, self.allowed)
+    }
+}
+
 /// A connection's state. The sides are those of the LAN device and of its peer.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Connection {
@@ -141,7 +148,9 @@ impl Connection {
         let answers = segment.flags.ack;
         if answers {
             // RFC 9293 section 3.10.7.3: it must acknowledge the SYN and nothing else.
-            if phase != Phase::Opening || (receiver.seen && segment.ack != receiver.end) {
+            let acknowledges =
+                if sender.seen { segment.ack == receiver.end } else { receiver.is_syn_acked_by(segment.ack) };
+            if phase != Phase::Opening || (receiver.seen && !acknowledges) {
                 return Effect::None(Ignored::StraySyn);
             }
         } else if phase == Phase::Established {
@@ -155,7 +164,7 @@ impl Connection {
         }
         let (sender, receiver) = self.sides_mut(direction);
         *sender = Side {
-            end: segment.seq.wrapping_add(1).wrapping_add(segment.payload_len),
+            end: segment.seq.wrapping_add(1),
             acked: if answers { segment.ack } else { 0 },
             acks: answers,
             window: u32::from(segment.window).max(1),
@@ -165,8 +174,12 @@ impl Connection {
             syn_acked: sender.syn_acked && receiver.acks && receiver.acked == segment.seq.wrapping_add(1),
             ..Side::default()
         };
-        sender.allowed = sender.end.wrapping_add(receiver.window);
+        // What a SYN carries (RFC 7413) the receiver may take or leave.
+        sender.allowed = sender.end.wrapping_add(segment.payload_len).wrapping_add(receiver.window);
         if receiver.seen {
+            if answers && before_or_at(receiver.end, segment.ack) {
+                receiver.end = segment.ack;
+            }
             if !(sender.offers_scale && receiver.offers_scale) {
                 (sender.scale, receiver.scale) = (0, 0); // RFC 7323 section 2.2: both or none
             }
@@ -235,7 +248,7 @@ impl Connection {
             )
         } else {
             // RFC 9293 section 3.10.7.3: a refused SYN is recognised by what the RST acknowledges.
-            (receiver.seen && segment.flags.ack && segment.ack == receiver.end, false)
+            (receiver.seen && segment.flags.ack && receiver.is_syn_acked_by(segment.ack), false)
         };
         if exact {
             self.reset = true;
