@@ -501,8 +501,9 @@ impl Nat {
         let mut ends_entry = false;
         if let Body::Tcp(segment) = &packet.body {
             ends_entry = segment.flags.rst;
+            let repeated = ends_entry && session.tcp.phase() == Phase::Reset;
             match session.tcp.observe(direction, segment) {
-                tcp::Effect::Progress => {}
+                tcp::Effect::Progress => progress = !repeated, // RFC 7857 section 7: a RST refreshes nothing
                 tcp::Effect::None(ignored) => {
                     progress = false;
                     self.counters.note(match ignored {
