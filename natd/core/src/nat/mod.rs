@@ -381,7 +381,7 @@ impl Nat {
             };
         }
         match packet.body {
-            Body::IcmpError(ref error) => self.inbound_error(now, packet, error),
+            Body::IcmpError(ref error) => self.inbound_error(now, packet, error, local_socket),
             Body::Fragment => self.refuse(DropReason::Fragment),
             Body::Other(_) => self.pass(packet),
             Body::Tcp(_) | Body::Udp { .. } | Body::IcmpQuery { .. } => {

@@ -28,12 +28,13 @@ pub(super) struct Quoted {
 }
 
 impl Nat {
-    /// An ICMP error from the WAN to the WAN address.
+    /// An ICMP error from the WAN to the WAN address. `local`: a socket of the router sent what it quotes.
     pub(super) fn inbound_error(
         &mut self,
         now: Timestamp,
         packet: &PacketView<'_>,
         error: &IcmpError<'_>,
+        local: bool,
     ) -> Decision {
         if error.kind == REDIRECT {
             return self.pass(packet); // about the router's own routes, and the kernel's to believe
@@ -41,6 +42,8 @@ impl Nat {
         let quoted = match self.quoted(error, Direction::Outbound) {
             Ok(quoted) => quoted,
             Err(Unquotable::Foreign) => return self.pass(packet),
+            // Of connections to its own services there is no record here.
+            Err(Unquotable::Refused(DropReason::UnknownQuote)) if local => return self.pass(packet),
             Err(Unquotable::Refused(reason)) => return self.refuse(reason),
         };
         let Some(session) = self.tables.sessions.at_mut(quoted.session) else {
