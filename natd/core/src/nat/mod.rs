@@ -424,7 +424,9 @@ impl Nat {
         };
         // The router may well send from another of its addresses, even one of the LAN: that is translated.
         let own = origin == Origin::Router && !self.in_lan(packet.src);
-        if own && (packet.src != wan || packet.dst.is_multicast() || packet.dst.is_broadcast()) {
+        // An error may quote the LAN's view of a packet, whichever of its addresses the router sends it from.
+        let error = matches!(packet.body, Body::IcmpError(_));
+        if own && !error && (packet.src != wan || packet.dst.is_multicast() || packet.dst.is_broadcast()) {
             return self.pass(packet);
         }
         match packet.body {

@@ -75,11 +75,12 @@ impl Nat {
         let quoted = match self.quoted(error, Direction::Inbound) {
             Ok(quoted) => quoted,
             Err(unquotable) => {
-                // The router may complain of what was sent to itself, as long as the quote shows no more.
-                let own =
-                    PacketView::parse_quote(error.quote).is_ok_and(|q| q.dst == wan && !self.in_lan(q.src));
+                // The router may complain of what was sent to itself, as long as no address of the LAN shows.
+                let own = !self.in_lan(packet.src)
+                    && PacketView::parse_quote(error.quote)
+                        .is_ok_and(|q| !self.in_lan(q.dst) && !self.in_lan(q.src));
                 return match unquotable {
-                    _ if own && origin == Origin::Router && packet.src == wan => self.pass(packet),
+                    _ if own && origin == Origin::Router => self.pass(packet),
                     Unquotable::Refused(reason) => self.refuse(reason),
                     Unquotable::Foreign => self.refuse(DropReason::UnsupportedProtocol),
                 };
