@@ -245,6 +245,7 @@ impl Nat {
             let accepted = match mapping.kind {
                 Kind::Router => return Claim::Router,
                 Kind::Forwarded => true,
+                Kind::Dynamic if self.is_open_to_all(protocol, mapping.external, mapping.internal) => true,
                 Kind::Dynamic if protocol == Protocol::Icmp => false,
                 Kind::Dynamic => match self.policy.filtering {
                     Filtering::EndpointIndependent => true,
@@ -264,6 +265,14 @@ impl Nat {
             Some(internal) if explicit || !self.listeners.contain(protocol, port) => Claim::New(internal),
             Some(_) | None => Claim::Router,
         }
+    }
+
+    /// Does the owner want packets for `external` to reach `internal`, by a forward or as the exposed host? A
+    /// mapping may be older than that wish, or be made by the exposed host itself.
+    fn is_open_to_all(&self, protocol: Protocol, external: Endpoint, internal: Endpoint) -> bool {
+        let port = external.id.0;
+        self.policy.forwarded(protocol, port) == Some(internal)
+            && (self.policy.has_forward(protocol, port) || !self.listeners.contain(protocol, port))
     }
 
     fn begin_inbound(
