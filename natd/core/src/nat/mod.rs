@@ -225,6 +225,9 @@ impl Nat {
                 self.end_everything();
             }
         }
+        if address.is_some() && address != self.wan {
+            self.drop_held();
+        }
         self.wan = address;
     }
 
