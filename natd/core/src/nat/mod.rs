@@ -403,13 +403,22 @@ impl Nat {
         local: bool,
     ) -> Decision {
         match self.tables.flow(tuple) {
-            Some((index, Direction::Inbound)) if !local || self.is_routers(index) => {
+            Some((index, Direction::Inbound))
+                if !local || self.is_routers(index) || self.router_sends_elsewhere(tuple) =>
+            {
                 self.known(now, index, Direction::Inbound, packet)
             }
             Some((_, Direction::Inbound | Direction::Outbound)) => self.pass(packet),
             None if local => self.pass(packet),
             None => self.open_inbound(now, packet, tuple),
         }
+    }
+
+    /// Does the router's own socket that fits an inbound `tuple` have its answers come to another port, since
+    /// a device has this one?
+    fn router_sends_elsewhere(&self, tuple: &Tuple) -> bool {
+        let own = self.tables.flow(&tuple.reverse());
+        own.is_some_and(|(index, direction)| direction == Direction::Outbound && self.is_routers(index))
     }
 
     fn is_routers(&self, session: Index) -> bool {
