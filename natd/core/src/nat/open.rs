@@ -331,12 +331,14 @@ impl Nat {
         self.begin_inbound(now, packet, tuple, &claim).map(Some)
     }
 
-    /// Does a device answer for the external endpoint `tuple.dst`, whoever asks?
+    /// Is a packet from the LAN that shows `tuple` for a device, rather than for a service of the router?
     pub(super) fn is_devices(&self, tuple: &Tuple) -> bool {
-        match self.tables.mapping_of_external(tuple.protocol, tuple.dst) {
-            Some(index) => self.tables.mappings.at(index).is_some_and(|m| m.kind != Kind::Router),
-            None => !matches!(self.claim(tuple), Claim::Router),
+        if let Some((_, Direction::Outbound)) = self.tables.flow(tuple) {
+            return true;
         }
+        // The device will see the WAN address, which is all that the answer depends on here.
+        let seen = Tuple { src: Endpoint::new(tuple.dst.addr, 0), ..*tuple };
+        !matches!(self.claim(&seen), Claim::Router)
     }
 
     /// Takes over a flow that the kernel knows: after a crash of natd (conntrack has the LAN's view, and the
