@@ -127,6 +127,9 @@ impl Nat {
         let external = self.tables.mappings.at(mapping).ok_or(DropReason::Internal)?.external;
         let inbound = Tuple { protocol: tuple.protocol, src: tuple.dst, dst: external };
         if self.tables.flow(&inbound).is_some() {
+            if self.tables.mappings.at(mapping).is_some_and(|m| m.count == 0) {
+                self.tables.remove_mapping(mapping);
+            }
             return Err(DropReason::Conflict);
         }
         if let Body::Tcp(TcpSegment { flags, .. }) = packet.body {
