@@ -383,6 +383,9 @@ impl Nat {
                 self.pass(packet)
             };
         }
+        if self.in_lan(packet.src) || packet.src == packet.dst {
+            return self.refuse(DropReason::ForgedSource);
+        }
         match packet.body {
             Body::IcmpError(ref error) => self.inbound_error(now, packet, error, local_socket),
             Body::Fragment => self.refuse(DropReason::Fragment),
