@@ -10,28 +10,28 @@ use std::net::Ipv4Addr;
 use etherparse::{IpNumber, Ipv4Header, Ipv4Options, TcpHeader, UdpHeader};
 
 /// The router's address on the WAN.
-pub const WAN: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
+pub(crate) const WAN: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
 /// The address that it gets instead, in tests of a change.
-pub const NEW_WAN: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 77);
+pub(crate) const NEW_WAN: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 77);
 /// The router's address on the LAN.
-pub const ROUTER: Ipv4Addr = Ipv4Addr::new(192, 168, 1, 1);
+pub(crate) const ROUTER: Ipv4Addr = Ipv4Addr::new(192, 168, 1, 1);
 /// A device.
-pub const A: Ipv4Addr = Ipv4Addr::new(192, 168, 1, 11);
+pub(crate) const A: Ipv4Addr = Ipv4Addr::new(192, 168, 1, 11);
 /// Another device.
-pub const B: Ipv4Addr = Ipv4Addr::new(192, 168, 1, 12);
+pub(crate) const B: Ipv4Addr = Ipv4Addr::new(192, 168, 1, 12);
 /// A server.
-pub const S: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 10);
+pub(crate) const S: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 10);
 /// Another server, or a stranger.
-pub const T: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 20);
+pub(crate) const T: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 20);
 /// A router on the way, of which nothing is known.
-pub const HOP: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 254);
+pub(crate) const HOP: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 254);
 
 /// An address and a port, or an ICMP query id.
-pub type End = (Ipv4Addr, u16);
+pub(crate) type End = (Ipv4Addr, u16);
 
 /// What a packet carries.
 #[derive(Clone, Debug)]
-pub enum Kind {
+pub(crate) enum Kind {
     /// TCP, without checksum.
     Tcp(Box<TcpHeader>),
     /// UDP; `false`: sent without checksum.
@@ -46,19 +46,19 @@ pub enum Kind {
 
 /// A packet.
 #[derive(Clone, Debug)]
-pub struct Packet {
+pub(crate) struct Packet {
     /// Source.
-    pub src: End,
+    pub(crate) src: End,
     /// Destination.
-    pub dst: End,
+    pub(crate) dst: End,
     /// Header behind the IPv4 header.
-    pub kind: Kind,
+    pub(crate) kind: Kind,
     /// What follows it.
-    pub payload: Vec<u8>,
+    pub(crate) payload: Vec<u8>,
     /// IPv4 options.
-    pub options: Vec<u8>,
+    pub(crate) options: Vec<u8>,
     /// IPv4 identification.
-    pub id: u16,
+    pub(crate) id: u16,
 }
 
 fn packet(src: End, dst: End, kind: Kind) -> Packet {
@@ -66,67 +66,67 @@ fn packet(src: End, dst: End, kind: Kind) -> Packet {
 }
 
 /// A UDP datagram with four bytes of payload.
-pub fn udp(src: End, dst: End) -> Packet {
+pub(crate) fn udp(src: End, dst: End) -> Packet {
     packet(src, dst, Kind::Udp(true)).payload(b"data")
 }
 
 /// A TCP segment without any flag; the methods below make something of it.
-pub fn tcp(src: End, dst: End) -> Packet {
+pub(crate) fn tcp(src: End, dst: End) -> Packet {
     packet(src, dst, Kind::Tcp(Box::new(TcpHeader::new(src.1, dst.1, 0, 60_000))))
 }
 
 /// An echo request with query id `id`.
-pub fn ping(src: Ipv4Addr, dst: Ipv4Addr, id: u16) -> Packet {
+pub(crate) fn ping(src: Ipv4Addr, dst: Ipv4Addr, id: u16) -> Packet {
     query(8, src, dst, id)
 }
 
 /// Its answer.
-pub fn pong(src: Ipv4Addr, dst: Ipv4Addr, id: u16) -> Packet {
+pub(crate) fn pong(src: Ipv4Addr, dst: Ipv4Addr, id: u16) -> Packet {
     query(0, src, dst, id)
 }
 
 /// An ICMP query or answer of `kind` with query id `id`.
-pub fn query(kind: u8, src: Ipv4Addr, dst: Ipv4Addr, id: u16) -> Packet {
+pub(crate) fn query(kind: u8, src: Ipv4Addr, dst: Ipv4Addr, id: u16) -> Packet {
     let request = matches!(kind, 8 | 13 | 15 | 17);
     let (src_id, dst_id) = if request { (id, 0) } else { (0, id) };
     packet((src, src_id), (dst, dst_id), Kind::Query(kind)).payload(&[0, 1, 7, 7, 7])
 }
 
 /// An ICMP error about a packet of which it quotes `quote`.
-pub fn error(kind: u8, code: u8, src: Ipv4Addr, dst: Ipv4Addr, quote: &[u8]) -> Packet {
+pub(crate) fn error(kind: u8, code: u8, src: Ipv4Addr, dst: Ipv4Addr, quote: &[u8]) -> Packet {
     packet((src, 0), (dst, 0), Kind::Error(kind, code, 0)).payload(quote)
 }
 
 /// "Fragmentation needed" with the next hop's MTU.
-pub fn too_big(mtu: u16, src: Ipv4Addr, dst: Ipv4Addr, quote: &[u8]) -> Packet {
+pub(crate) fn too_big(mtu: u16, src: Ipv4Addr, dst: Ipv4Addr, quote: &[u8]) -> Packet {
     packet((src, 0), (dst, 0), Kind::Error(3, 4, u32::from(mtu))).payload(quote)
 }
 
 impl Packet {
     /// The same from another source.
-    pub fn from(&self, addr: Ipv4Addr, port: u16) -> Self {
+    pub(crate) fn from(&self, addr: Ipv4Addr, port: u16) -> Self {
         Self { src: (addr, port), ..self.clone() }
     }
 
     /// The same to another destination.
-    pub fn to(&self, addr: Ipv4Addr, port: u16) -> Self {
+    pub(crate) fn to(&self, addr: Ipv4Addr, port: u16) -> Self {
         Self { dst: (addr, port), ..self.clone() }
     }
 
     /// The same with another payload.
-    pub fn payload(mut self, payload: &[u8]) -> Self {
+    pub(crate) fn payload(mut self, payload: &[u8]) -> Self {
         self.payload = payload.to_vec();
         self
     }
 
     /// The same with IPv4 options, a multiple of four bytes.
-    pub fn options(mut self, options: &[u8]) -> Self {
+    pub(crate) fn options(mut self, options: &[u8]) -> Self {
         self.options = options.to_vec();
         self
     }
 
     /// A UDP datagram sent without checksum.
-    pub fn unchecked(mut self) -> Self {
+    pub(crate) fn unchecked(mut self) -> Self {
         self.kind = Kind::Udp(false);
         self
     }
@@ -140,63 +140,63 @@ impl Packet {
     }
 
     /// A SYN.
-    pub fn syn(self, seq: u32) -> Self {
+    pub(crate) fn syn(self, seq: u32) -> Self {
         self.tcp(|h| (h.syn, h.ack, h.sequence_number) = (true, false, seq))
     }
 
     /// A SYN's answer.
-    pub fn syn_ack(self, seq: u32, ack: u32) -> Self {
+    pub(crate) fn syn_ack(self, seq: u32, ack: u32) -> Self {
         self.ack(seq, ack).tcp(|h| h.syn = true)
     }
 
     /// An acknowledgement.
-    pub fn ack(self, seq: u32, ack: u32) -> Self {
+    pub(crate) fn ack(self, seq: u32, ack: u32) -> Self {
         self.tcp(|h| (h.ack, h.sequence_number, h.acknowledgment_number) = (true, seq, ack))
     }
 
     /// Data of `len` bytes.
-    pub fn data(self, seq: u32, ack: u32, len: usize) -> Self {
+    pub(crate) fn data(self, seq: u32, ack: u32, len: usize) -> Self {
         self.ack(seq, ack).payload(&vec![0x5a; len])
     }
 
     /// A FIN.
-    pub fn fin(self, seq: u32, ack: u32) -> Self {
+    pub(crate) fn fin(self, seq: u32, ack: u32) -> Self {
         self.ack(seq, ack).tcp(|h| h.fin = true)
     }
 
     /// A RST without acknowledgement.
-    pub fn rst(self, seq: u32) -> Self {
+    pub(crate) fn rst(self, seq: u32) -> Self {
         self.tcp(|h| (h.rst, h.sequence_number) = (true, seq))
     }
 
     /// A RST with acknowledgement.
-    pub fn rst_ack(self, seq: u32, ack: u32) -> Self {
+    pub(crate) fn rst_ack(self, seq: u32, ack: u32) -> Self {
         self.ack(seq, ack).tcp(|h| h.rst = true)
     }
 
     /// Another window.
-    pub fn window(self, window: u16) -> Self {
+    pub(crate) fn window(self, window: u16) -> Self {
         self.tcp(|h| h.window_size = window)
     }
 
     /// TCP options as they stand on the wire; padded with zeros to a multiple of four.
-    pub fn tcp_options(self, options: &[u8]) -> Self {
+    pub(crate) fn tcp_options(self, options: &[u8]) -> Self {
         self.tcp(|h| h.set_options_raw(options).unwrap())
     }
 
     /// The MSS option.
-    pub fn mss(self, mss: u16) -> Self {
+    pub(crate) fn mss(self, mss: u16) -> Self {
         let [high, low] = mss.to_be_bytes();
         self.tcp_options(&[2, 4, high, low])
     }
 
     /// The window scale option.
-    pub fn scale(self, shift: u8) -> Self {
+    pub(crate) fn scale(self, shift: u8) -> Self {
         self.tcp_options(&[1, 3, 3, shift])
     }
 
     /// The packet on the wire.
-    pub fn bytes(&self) -> Vec<u8> {
+    pub(crate) fn bytes(&self) -> Vec<u8> {
         let number = match self.kind {
             Kind::Tcp(_) => 6,
             Kind::Udp(_) => 17,
@@ -244,7 +244,7 @@ impl Packet {
     }
 
     /// What an ICMP error quotes of it: the IPv4 header and `len` bytes.
-    pub fn head(&self, len: usize) -> Vec<u8> {
+    pub(crate) fn head(&self, len: usize) -> Vec<u8> {
         let bytes = self.bytes();
         let end = 20 + self.options.len() + len;
         bytes[..end.min(bytes.len())].to_vec()
@@ -253,21 +253,21 @@ impl Packet {
 
 /// A packet's bytes, shown as what they mean.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Wire(pub Vec<u8>);
+pub(crate) struct Wire(pub(crate) Vec<u8>);
 
 impl Wire {
     /// Source address and port, or ICMP query id.
-    pub fn src(&self) -> End {
+    pub(crate) fn src(&self) -> End {
         ends(&self.0).0
     }
 
     /// Destination address and port, or ICMP query id.
-    pub fn dst(&self) -> End {
+    pub(crate) fn dst(&self) -> End {
         ends(&self.0).1
     }
 
     /// The packet that this ICMP error quotes.
-    pub fn quote(&self) -> Option<Self> {
+    pub(crate) fn quote(&self) -> Option<Self> {
         let at = header_len(&self.0);
         let kind = *self.0.get(at)?;
         (self.0.get(9) == Some(&1) && matches!(kind, 3 | 4 | 5 | 11 | 12))
@@ -275,7 +275,7 @@ impl Wire {
     }
 
     /// Does any address in it, the quote's included, fulfil `test`?
-    pub fn shows(&self, test: &impl Fn(Ipv4Addr) -> bool) -> bool {
+    pub(crate) fn shows(&self, test: &impl Fn(Ipv4Addr) -> bool) -> bool {
         let own = [12, 16].iter().any(|&at| address(&self.0, at).is_some_and(test));
         own || self.quote().is_some_and(|quote| quote.shows(test))
     }
@@ -296,7 +296,7 @@ impl fmt::Debug for Wire {
 }
 
 /// Header length in bytes.
-pub fn header_len(bytes: &[u8]) -> usize {
+pub(crate) fn header_len(bytes: &[u8]) -> usize {
     usize::from(bytes.first().copied().unwrap_or(0x45) & 15) * 4
 }
 
@@ -329,7 +329,7 @@ fn ends(bytes: &[u8]) -> (End, End) {
 }
 
 /// One's complement sum of the big-endian words, folded; the slow and obvious way.
-pub fn naive_sum(bytes: &[u8]) -> u16 {
+pub(crate) fn naive_sum(bytes: &[u8]) -> u16 {
     let mut sum = 0u32;
     for pair in bytes.chunks(2) {
         let low = pair.get(1).copied().unwrap_or(0);
@@ -342,7 +342,7 @@ pub fn naive_sum(bytes: &[u8]) -> u16 {
 /// Are the checksums of a whole packet right: header, transport, and the header in a quote? UDP without
 /// checksum counts as right, and so does whatever we know no checksum of. The quote's transport checksum
 /// counts if `whole_quote` and the quote is complete.
-pub fn checksums_hold(bytes: &[u8]) -> bool {
+pub(crate) fn checksums_hold(bytes: &[u8]) -> bool {
     let total = usize::from(word(bytes, 2).unwrap_or(0));
     let at = header_len(bytes);
     let (Some(header), Some(body)) = (bytes.get(..at), bytes.get(at..total)) else { return false };

@@ -10,6 +10,10 @@
 //! merely inside the window is forwarded without effect; the end system challenges it. Even a believed RST
 //! only shortens the session to four minutes, and data that still fits brings it back.
 //!
+//! A SYN on an open connection is forwarded without effect: if the receiver still knows the connection it
+//! answers with an acknowledgement, and the sender resets. If it does not, it answers that very SYN, and the
+//! connection begins anew (RFC 9293 section 3.5.1).
+//!
 //! A connection found in mid-stream (natd restarted) has no known window scale: nothing of it is checked,
 //! ever, but RSTs need to match exactly all the same.
 
@@ -86,6 +90,8 @@ pub struct Connection {
     /// Found in mid-stream: window scale unknown.
     loose: bool,
     reset: bool,
+    /// The last SYN that did not fit: who sent it, and what acknowledges it.
+    stray: Option<(Direction, u32)>,
 }
 
 /// How far behind the highest byte an acknowledgement may lie: the largest window without scaling.
@@ -95,7 +101,7 @@ impl Connection {
     /// An open connection of which nothing else is known.
     pub fn adopted() -> Self {
         let side = Side { syn_acked: true, ..Side::default() };
-        Self { sides: [side, side], loose: true, reset: false }
+        Self { sides: [side, side], loose: true, reset: false, stray: None }
     }
 
     /// Where the connection stands.
@@ -146,7 +152,12 @@ impl Connection {
         let over = phase >= Phase::Closing;
         let (sender, receiver) = self.sides(direction);
         let answers = segment.flags.ack;
-        if answers {
+        if answers && self.stray == Some((direction.reverse(), segment.ack)) {
+            // Both ends have forgotten the connection and open a new one. Of the SYN no more is known.
+            *self = Self { loose: true, ..Self::default() };
+            let (_, receiver) = self.sides_mut(direction);
+            *receiver = Side { end: segment.ack, allowed: segment.ack, seen: true, ..Side::default() };
+        } else if answers {
             // RFC 9293 section 3.10.7.3: it must acknowledge the SYN and nothing else.
             let acknowledges =
                 if sender.seen { segment.ack == receiver.end } else { receiver.is_syn_acked_by(segment.ack) };
@@ -154,6 +165,7 @@ impl Connection {
                 return Effect::None(Ignored::StraySyn);
             }
         } else if phase == Phase::Established {
+            self.stray = Some((direction, segment.seq.wrapping_add(1)));
             return Effect::None(Ignored::StraySyn);
         } else if over {
             *self = Self::default();
