@@ -9,6 +9,7 @@ mod admission;
 mod change;
 mod forwards;
 mod hairpin;
+mod hostile;
 mod packets;
 mod rfc4787;
 mod rfc5382;

@@ -437,6 +437,10 @@ impl Nat {
                 Origin::Lan => self.refuse(DropReason::NoAddress),
             };
         };
+        if self.in_lan(packet.dst) {
+            // The LAN's own route is gone, and the default route leads here.
+            return self.refuse(DropReason::Guarded);
+        }
         // The router may well send from another of its addresses, even one of the LAN: that is translated.
         let own = origin == Origin::Router && !self.in_lan(packet.src);
         // An error may quote the LAN's view of a packet, whichever of its addresses the router sends it from.
