@@ -270,6 +270,9 @@ impl Wire {
     pub(crate) fn quote(&self) -> Option<Self> {
         let at = header_len(&self.0);
         let kind = *self.0.get(at)?;
+        if word(&self.0, 6)? & 0x3fff != 0 {
+            return None; // a fragment: the kernel never hands one over, and natd does not look into it
+        }
         (self.0.get(9) == Some(&1) && matches!(kind, 3 | 4 | 5 | 11 | 12))
             .then(|| Self(self.0.get(at + 8..).unwrap_or_default().to_vec()))
     }

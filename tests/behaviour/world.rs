@@ -93,7 +93,8 @@ impl World {
                 let mut changed = bytes.to_vec();
                 forward.carry_out(&mut changed, ChecksumState::Complete);
                 self.admission = forward.admission;
-                assert!(checksums_hold(&changed) || !checksums_hold(bytes), "{:?}", Wire(changed));
+                let right = checksums_hold(&changed) || !checksums_hold(bytes);
+                assert!(right, "{stage:?}: {:?} became {:?}", Wire(bytes.to_vec()), Wire(changed));
                 assert_eq!(forward.hairpin, stage == Stage::HairpinIn);
                 Out::Sent(Wire(changed))
             }
