@@ -10,6 +10,7 @@ mod change;
 mod forwards;
 mod hairpin;
 mod hostile;
+mod model;
 mod packets;
 mod rfc4787;
 mod rfc5382;

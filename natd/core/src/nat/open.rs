@@ -336,12 +336,17 @@ impl Nat {
 
     /// Is a packet from the LAN that shows `tuple` for a device, rather than for a service of the router?
     pub(super) fn is_devices(&self, tuple: &Tuple) -> bool {
-        if let Some((_, Direction::Outbound)) = self.tables.flow(tuple) {
-            return true;
-        }
-        // The device will see the WAN address, which is all that the answer depends on here.
-        let seen = Tuple { src: Endpoint::new(tuple.dst.addr, 0), ..*tuple };
-        !matches!(self.claim(&seen), Claim::Router)
+        let known = match self.tables.flow(tuple) {
+            Some((index, Direction::Outbound)) => self.tables.sessions.at(index),
+            Some((_, Direction::Inbound)) | None => None,
+        };
+        // The device will see the WAN address; whoever may begin a session there is told by that alone.
+        let seen = match known {
+            Some(session) => session.translated(Direction::Outbound),
+            None => Tuple { src: Endpoint::new(tuple.dst.addr, 0), ..*tuple },
+        };
+        let goes_on = matches!(self.tables.flow(&seen), Some((_, Direction::Inbound)));
+        goes_on || !matches!(self.claim(&seen), Claim::Router)
     }
 
     /// Takes over a flow that the kernel knows: after a crash of natd (conntrack has the LAN's view, and the
