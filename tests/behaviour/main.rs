@@ -7,10 +7,12 @@
 
 mod admission;
 mod change;
+mod counters;
 mod forwards;
 mod hairpin;
 mod hostile;
 mod model;
+mod mss;
 mod packets;
 mod rfc4787;
 mod rfc5382;

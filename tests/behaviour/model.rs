@@ -127,10 +127,8 @@ impl Model {
 
 /// The external port of the real NAT's session, 0 if there is none.
 fn chosen(w: &World, internal: End, remote: End) -> u16 {
-    let found = w
-        .sessions()
-        .into_iter()
-        .find(|s| (s.internal, s.remote) == (endpoint(internal), endpoint(remote)));
+    let found =
+        w.sessions().into_iter().find(|s| (s.internal, s.remote) == (endpoint(internal), endpoint(remote)));
     found.map_or(0, |s| s.external.id.0)
 }
 

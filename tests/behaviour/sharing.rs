@@ -232,6 +232,9 @@ fn errors_about_the_routers_own_packets_are_the_routers() {
     let query = udp((WAN, 40_000), (S, 53));
     assert_eq!(w.router(&query), Out::Passed);
     assert_eq!(w.wan(&error(3, 3, S, WAN, &query.bytes())), Out::Passed);
+    // What the server sent is not the router's to hear of.
+    let answer = udp((S, 53), (WAN, 40_000)).bytes();
+    assert_eq!(w.wan(&error(3, 3, S, WAN, &answer)), Out::Dropped(DropReason::UnknownQuote));
     // Translated because a device has the port: the router must recognise its packet.
     w.lan(&udp((A, 50_000), (T, 9))).sent();
     let query = udp((WAN, 50_000), (S, 53));

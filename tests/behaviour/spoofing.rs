@@ -126,7 +126,6 @@ fn redan_a_forged_syn_ack_or_data_after_a_forged_reset_opens_nothing() {
     assert_eq!((w.sessions()[0].state, w.left()), (SessionState::Established, 7440));
     w.lan(&up().data(101, 501, 10)).sent();
     w.wan(&down().data(501, 111, 10)).sent();
-    assert_eq!(w.sessions()[0].packets[1], w.sessions()[0].packets[1]);
     assert_eq!(w.sessions()[0].state, SessionState::Established);
 }
 

@@ -154,7 +154,7 @@ impl World {
                 self.admission = admission;
                 out
             }
-            other => other,
+            other @ (Out::Passed | Out::Held(_) | Out::Dropped(_)) => other,
         }
     }
 
