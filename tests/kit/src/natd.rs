@@ -83,10 +83,10 @@ impl Natd {
         let start = clock::now();
         loop {
             let status = self.command(&["status"]);
-            if status.success() {
+            let ended = self.process.ended();
+            if status.success() && ended.is_none() {
                 return;
             }
-            let ended = self.process.ended();
             assert!(
                 ended.is_none() && start.elapsed() < DEADLINE,
                 "natd is not ready (ended: {ended:?})\n{status}\nits log:\n{}",
