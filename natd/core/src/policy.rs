@@ -182,3 +182,25 @@ impl Default for Policy {
         }
     }
 }
+
+impl Policy {
+    /// Where the owner wants packets for the external `port` to go: a port forward or the exposed host.
+    pub fn forwarded(&self, protocol: Protocol, port: u16) -> Option<Endpoint> {
+        let forward = self.forwards.iter().find_map(|forward| forward.internal(protocol, port));
+        let exposed = || match protocol {
+            Protocol::Tcp | Protocol::Udp => self.exposed_host.map(|host| Endpoint::new(host, port)),
+            Protocol::Icmp => None,
+        };
+        forward.or_else(exposed)
+    }
+
+    /// Is the external `port` forwarded, the exposed host aside?
+    pub fn has_forward(&self, protocol: Protocol, port: u16) -> bool {
+        self.forwards.iter().any(|forward| forward.internal(protocol, port).is_some())
+    }
+
+    /// The external port of the forward that leads to `internal`.
+    pub fn forward_of(&self, protocol: Protocol, internal: Endpoint) -> Option<u16> {
+        self.forwards.iter().find_map(|forward| forward.external(protocol, internal))
+    }
+}

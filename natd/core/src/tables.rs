@@ -1,0 +1,388 @@
+//! The tables and their indices, kept in step with each other. Knows no policy.
+
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+use core::net::Ipv4Addr;
+
+use hashbrown::HashTable;
+
+use crate::expiry::{Buckets, Second, second_after};
+use crate::flow::{Direction, Endpoint, Protocol, Tuple};
+use crate::ports::Ports;
+use crate::random::Secret;
+use crate::session::{Device, Kind, Mapping, Session};
+use crate::slab::{Index, NIL, Slab};
+use crate::time::Timestamp;
+
+/// A session and one of its directions in four bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct FlowRef(u32);
+
+impl FlowRef {
+    const fn new(session: Index, direction: Direction) -> Self {
+        Self((session << 1) | matches!(direction, Direction::Inbound) as u32)
+    }
+
+    const fn session(self) -> Index {
+        self.0 >> 1
+    }
+
+    const fn direction(self) -> Direction {
+        if self.0 & 1 == 0 { Direction::Outbound } else { Direction::Inbound }
+    }
+}
+
+/// How many spoken sessions of a mapping lead to one remote address (address-dependent filtering).
+#[derive(Clone, Copy, Debug)]
+struct Permit {
+    mapping: Index,
+    remote: Ipv4Addr,
+    count: u32,
+}
+
+/// A session about to be entered.
+pub(crate) struct NewSession {
+    pub(crate) outbound: Tuple,
+    pub(crate) inbound: Tuple,
+    pub(crate) origin: Direction,
+    pub(crate) mapping: Index,
+    pub(crate) kernel_known: bool,
+}
+
+#[derive(Debug)]
+pub(crate) struct Tables {
+    pub(crate) secret: Secret,
+    pub(crate) sessions: Slab<Session>,
+    pub(crate) mappings: Slab<Mapping>,
+    pub(crate) devices: Slab<Device>,
+    device_index: BTreeMap<Ipv4Addr, Index>,
+    flows: HashTable<FlowRef>,
+    by_internal: HashTable<Index>,
+    by_external: HashTable<Index>,
+    permits: HashTable<Permit>,
+    ports: [Ports; 3],
+    buckets: Buckets,
+    pub(crate) per_protocol: [u32; 3],
+}
+
+impl Tables {
+    pub(crate) fn new(secret: Secret) -> Self {
+        Self {
+            secret,
+            sessions: Slab::default(),
+            mappings: Slab::default(),
+            devices: Slab::default(),
+            device_index: BTreeMap::new(),
+            flows: HashTable::new(),
+            by_internal: HashTable::new(),
+            by_external: HashTable::new(),
+            permits: HashTable::new(),
+            ports: Default::default(),
+            buckets: Buckets::default(),
+            per_protocol: [0; 3],
+        }
+    }
+
+    /// The session that a packet showing `tuple` belongs to, and the packet's direction.
+    #[inline]
+    pub(crate) fn flow(&self, tuple: &Tuple) -> Option<(Index, Direction)> {
+        let hash = self.secret.of_tuple(tuple);
+        let found = self.flows.find(hash, |flow| {
+            self.sessions.at(flow.session()).is_some_and(|s| s.shown(flow.direction()) == *tuple)
+        })?;
+        Some((found.session(), found.direction()))
+    }
+
+    pub(crate) fn mapping_of_internal(&self, protocol: Protocol, internal: Endpoint) -> Option<Index> {
+        let hash = self.secret.of_endpoint(protocol.number(), internal);
+        let same = |&index: &Index| {
+            self.mappings.at(index).is_some_and(|m| m.protocol == protocol && m.internal == internal)
+        };
+        self.by_internal.find(hash, same).copied()
+    }
+
+    pub(crate) fn mapping_of_external(&self, protocol: Protocol, external: Endpoint) -> Option<Index> {
+        let hash = self.secret.of_endpoint(protocol.number(), external);
+        let same = |&index: &Index| {
+            self.mappings.at(index).is_some_and(|m| m.protocol == protocol && m.external == external)
+        };
+        self.by_external.find(hash, same).copied()
+    }
+
+    /// Has the device behind `mapping` sent to `remote`, whatever the port, on a session that lives?
+    pub(crate) fn has_sent_to(&self, mapping: Index, remote: Ipv4Addr) -> bool {
+        let hash = self.secret.of_pair(mapping, remote.into());
+        self.permits.find(hash, |p| p.mapping == mapping && p.remote == remote).is_some()
+    }
+
+    pub(crate) fn ports(&mut self, protocol: Protocol) -> (&Ports, &mut Secret) {
+        let [tcp, udp, icmp] = &self.ports;
+        let ports = match protocol {
+            Protocol::Tcp => tcp,
+            Protocol::Udp => udp,
+            Protocol::Icmp => icmp,
+        };
+        (ports, &mut self.secret)
+    }
+
+    fn ports_mut(&mut self, protocol: Protocol) -> &mut Ports {
+        let [tcp, udp, icmp] = &mut self.ports;
+        match protocol {
+            Protocol::Tcp => tcp,
+            Protocol::Udp => udp,
+            Protocol::Icmp => icmp,
+        }
+    }
+
+    pub(crate) fn device_at(&self, addr: Ipv4Addr) -> Option<Index> {
+        self.device_index.get(&addr).copied()
+    }
+
+    pub(crate) fn add_device(&mut self, now: Timestamp, addr: Ipv4Addr, router: bool) -> Index {
+        let device =
+            Device { addr, router, sessions: 0, refused: 0, last_seen: now, packets: [0; 2], bytes: [0; 2] };
+        let index = self.devices.insert(device);
+        self.device_index.insert(addr, index);
+        index
+    }
+
+    /// Forgets devices without sessions that were last seen before `before`.
+    pub(crate) fn forget_devices(&mut self, before: Timestamp) {
+        let devices = &mut self.devices;
+        self.device_index.retain(|_, &mut index| {
+            let stays = devices.at(index).is_some_and(|d| d.sessions > 0 || d.last_seen >= before);
+            if !stays {
+                devices.remove(index);
+            }
+            stays
+        });
+    }
+
+    pub(crate) fn device_addresses(&self) -> impl Iterator<Item = &Device> {
+        self.device_index.values().filter_map(|&index| self.devices.at(index))
+    }
+
+    pub(crate) fn add_mapping(
+        &mut self,
+        protocol: Protocol,
+        kind: Kind,
+        internal: Endpoint,
+        external: Endpoint,
+        device: Index,
+    ) -> Index {
+        let mapping =
+            Mapping { protocol, kind, internal, external, device, sessions: NIL, count: 0, spoken: 0 };
+        let index = self.mappings.insert(mapping);
+        // Two forwards may lead to one internal endpoint; the first of them answers for it.
+        if self.mapping_of_internal(protocol, internal).is_none() {
+            let hash = self.secret.of_endpoint(protocol.number(), internal);
+            let Self { by_internal, mappings, secret, .. } = self;
+            by_internal.insert_unique(hash, index, |&other| {
+                mappings.at(other).map_or(0, |m| secret.of_endpoint(m.protocol.number(), m.internal))
+            });
+        }
+        let hash = self.secret.of_endpoint(protocol.number(), external);
+        let Self { by_external, mappings, secret, .. } = self;
+        by_external.insert_unique(hash, index, |&other| {
+            mappings.at(other).map_or(0, |m| secret.of_endpoint(m.protocol.number(), m.external))
+        });
+        self.ports_mut(protocol).take(external.id.0);
+        index
+    }
+
+    /// Ends a mapping that has no sessions left.
+    pub(crate) fn remove_mapping(&mut self, index: Index) {
+        let Some(mapping) = self.mappings.remove(index) else { return };
+        let protocol = mapping.protocol.number();
+        let hash = self.secret.of_endpoint(protocol, mapping.internal);
+        if let Ok(entry) = self.by_internal.find_entry(hash, |&other| other == index) {
+            entry.remove();
+        }
+        let hash = self.secret.of_endpoint(protocol, mapping.external);
+        if let Ok(entry) = self.by_external.find_entry(hash, |&other| other == index) {
+            entry.remove();
+        }
+        self.ports_mut(mapping.protocol).give_back(mapping.external.id.0);
+    }
+
+    /// Enters a session that ends at `deadline`. Neither of its tuples may be in use.
+    pub(crate) fn add_session(
+        &mut self,
+        now: Timestamp,
+        deadline: Timestamp,
+        new: &NewSession,
+    ) -> Option<Index> {
+        let mapping = self.mappings.at_mut(new.mapping)?;
+        let (device, next) = (mapping.device, mapping.sessions);
+        let index = self.sessions.insert(Session {
+            outbound: new.outbound,
+            inbound: new.inbound,
+            origin: new.origin,
+            spoken: false,
+            answered: false,
+            kernel_known: new.kernel_known,
+            mapping: new.mapping,
+            device,
+            next,
+            previous: NIL,
+            bucket: 0,
+            created: now,
+            last_seen: now,
+            deadline,
+            packets: [0; 2],
+            bytes: [0; 2],
+            tcp: Default::default(),
+        });
+        mapping.sessions = index;
+        mapping.count += 1;
+        if let Some(neighbour) = self.sessions.at_mut(next) {
+            neighbour.previous = index;
+        }
+        if let Some(device) = self.devices.at_mut(device) {
+            device.sessions += 1;
+        }
+        self.count(new.outbound.protocol, 1);
+        for direction in [Direction::Outbound, Direction::Inbound] {
+            let tuple = if direction == Direction::Outbound { &new.outbound } else { &new.inbound };
+            let hash = self.secret.of_tuple(tuple);
+            let Self { flows, sessions, secret, .. } = self;
+            flows.insert_unique(hash, FlowRef::new(index, direction), |flow| {
+                sessions.at(flow.session()).map_or(0, |s| secret.of_tuple(&s.shown(flow.direction())))
+            });
+        }
+        let bucket = self.buckets.enter(index, deadline);
+        if let Some(session) = self.sessions.at_mut(index) {
+            session.bucket = bucket;
+        }
+        Some(index)
+    }
+
+    /// The device has spoken on this session for the first time.
+    pub(crate) fn speak(&mut self, index: Index) {
+        let Some(session) = self.sessions.at_mut(index) else { return };
+        session.spoken = true;
+        let (mapping, remote) = (session.mapping, session.outbound.dst.addr);
+        if let Some(mapping) = self.mappings.at_mut(mapping) {
+            mapping.spoken += 1;
+        }
+        let hash = self.secret.of_pair(mapping, remote.into());
+        let Self { permits, secret, .. } = self;
+        let entry = permits.entry(
+            hash,
+            |p| p.mapping == mapping && p.remote == remote,
+            |p| secret.of_pair(p.mapping, p.remote.into()),
+        );
+        entry.or_insert(Permit { mapping, remote, count: 0 }).get_mut().count += 1;
+    }
+
+    /// Ends a session; if its mapping's device has nothing left that it spoke on, the mapping with all its
+    /// sessions too.
+    pub(crate) fn remove_session(&mut self, index: Index) {
+        let Some(mapping) = self.unlink(index) else { return };
+        let Some(state) = self.mappings.at(mapping) else { return };
+        if state.spoken > 0 || (state.kind == Kind::Forwarded && state.count > 0) {
+            return;
+        }
+        self.end_mapping(mapping);
+    }
+
+    /// Ends a mapping and all its sessions.
+    pub(crate) fn end_mapping(&mut self, mapping: Index) {
+        while let Some(head) = self.mappings.at(mapping).map(|m| m.sessions) {
+            if self.unlink(head).is_none() {
+                break;
+            }
+        }
+        self.remove_mapping(mapping);
+    }
+
+    /// Takes a session out of every index; answers its mapping.
+    fn unlink(&mut self, index: Index) -> Option<Index> {
+        let session = self.sessions.at(index)?;
+        for direction in [Direction::Outbound, Direction::Inbound] {
+            let hash = self.secret.of_tuple(&session.shown(direction));
+            if let Ok(entry) = self.flows.find_entry(hash, |&flow| flow == FlowRef::new(index, direction)) {
+                entry.remove();
+            }
+        }
+        let session = self.sessions.remove(index)?;
+        if let Some(next) = self.sessions.at_mut(session.next) {
+            next.previous = session.previous;
+        }
+        if let Some(previous) = self.sessions.at_mut(session.previous) {
+            previous.next = session.next;
+        }
+        if let Some(mapping) = self.mappings.at_mut(session.mapping) {
+            if mapping.sessions == index {
+                mapping.sessions = session.next;
+            }
+            mapping.count -= 1;
+            mapping.spoken -= u32::from(session.spoken);
+        }
+        if session.spoken {
+            let (mapping, remote) = (session.mapping, session.outbound.dst.addr);
+            let hash = self.secret.of_pair(mapping, remote.into());
+            if let Ok(mut permit) =
+                self.permits.find_entry(hash, |p| p.mapping == mapping && p.remote == remote)
+            {
+                permit.get_mut().count -= 1;
+                if permit.get().count == 0 {
+                    permit.remove();
+                }
+            }
+        }
+        if let Some(device) = self.devices.at_mut(session.device) {
+            device.sessions -= 1;
+        }
+        self.count(session.outbound.protocol, -1);
+        log::debug!(
+            "session ends: {} {} → {} ⇒ {}, {}",
+            session.outbound.protocol,
+            session.outbound.src,
+            session.inbound.dst,
+            session.outbound.dst,
+            session.state().name()
+        );
+        Some(session.mapping)
+    }
+
+    fn count(&mut self, protocol: Protocol, change: i32) {
+        if let Some(count) = self.per_protocol.get_mut(protocol.index()) {
+            *count = count.saturating_add_signed(change);
+        }
+    }
+
+    /// Moves a session's end.
+    #[inline]
+    pub(crate) fn postpone(&mut self, index: Index, deadline: Timestamp) {
+        let Some(session) = self.sessions.at_mut(index) else { return };
+        session.deadline = deadline;
+        if second_after(deadline) < session.bucket {
+            session.bucket = self.buckets.enter(index, deadline);
+        }
+    }
+
+    /// When to call [`Self::expired`] next.
+    pub(crate) fn next_expiry(&self) -> Option<Timestamp> {
+        self.buckets.next()
+    }
+
+    /// Sessions whose time is up at `now`, one second's worth; `None` when nothing is due.
+    pub(crate) fn expired(&mut self, now: Timestamp) -> Option<Vec<Index>> {
+        let (second, due) = self.buckets.due(now)?;
+        Some(due.into_iter().filter(|&index| self.is_over(index, second, now)).collect())
+    }
+
+    fn is_over(&mut self, index: Index, second: Second, now: Timestamp) -> bool {
+        match self.sessions.at_mut(index) {
+            Some(session) if session.bucket == second => {
+                if session.deadline <= now {
+                    return true;
+                }
+                session.bucket = self.buckets.enter(index, session.deadline);
+                false
+            }
+            Some(_) | None => false,
+        }
+    }
+}

@@ -1,0 +1,431 @@
+//! A TCP connection seen from the middle: state, windows, and which RST to believe.
+//!
+//! Each side's segments tell what the other side may send: the highest byte it acknowledged plus the window
+//! it offered. A segment outside of that (van Rooij, "Real Stateful TCP Packet Filtering in IP Filter",
+//! 2001) is forwarded, since the end system judges it anyway and answers as RFC 5961 has it, but it changes
+//! nothing here: no state, no timer, no window.
+//!
+//! A RST is believed only if its sequence number is exactly the next one expected (RFC 5961 section 3.2,
+//! RFC 7857 section 2.2): what the sender sent last, or what the receiver acknowledged last. One that is
+//! merely inside the window is forwarded without effect; the end system challenges it. Even a believed RST
+//! only shortens the session to four minutes, and data that still fits brings it back.
+//!
+//! A connection found in mid-stream (natd restarted) has no known window scale: nothing of it is checked,
+//! ever, but RSTs need to match exactly all the same.
+
+use crate::flow::Direction;
+use crate::packet::TcpSegment;
+
+/// What a segment does to the connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// It belongs: forward it, and it keeps the session alive.
+    Progress,
+    /// Forward it, but nothing changes.
+    None(Ignored),
+    /// A reset that nobody inside the window could have meant: drop it.
+    BogusReset,
+}
+
+/// Why a segment is forwarded without effect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ignored {
+    /// Sequence or acknowledgement number outside what the other side allows.
+    OutOfWindow,
+    /// A reset inside the window that is not exact.
+    InexactReset,
+    /// A SYN, or its answer, that does not fit the connection as it stands.
+    StraySyn,
+}
+
+/// How far a connection is; decides its idle time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Phase {
+    /// Not both SYNs are acknowledged.
+    Opening,
+    /// Open, or closed by one side only.
+    Established,
+    /// Both sides sent FIN.
+    Closing,
+    /// An exact RST was seen.
+    Reset,
+}
+
+/// One direction of a connection.
+#[derive(Clone, Copy, Debug, Default)]
+struct Side {
+    /// One behind the highest sequence number sent.
+    end: u32,
+    /// One behind the highest that the other side allows.
+    allowed: u32,
+    /// The last acknowledgement number sent.
+    acked: u32,
+    /// The largest window offered, scaled.
+    window: u32,
+    /// Window scale.
+    scale: u8,
+    seen: bool,
+    /// `acked` holds something.
+    acks: bool,
+    offers_scale: bool,
+    syn_acked: bool,
+    fin: bool,
+}
+
+/// A connection's state. The sides are those of the LAN device and of its peer.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Connection {
+    sides: [Side; 2],
+    /// Found in mid-stream: window scale unknown.
+    loose: bool,
+    reset: bool,
+}
+
+/// How far behind the highest byte an acknowledgement may lie: the largest window without scaling.
+const ACK_SLACK: u32 = 66_000;
+
+impl Connection {
+    /// An open connection of which nothing else is known.
+    pub fn adopted() -> Self {
+        let side = Side { syn_acked: true, ..Side::default() };
+        Self { sides: [side, side], loose: true, reset: false }
+    }
+
+    /// Where the connection stands.
+    #[inline]
+    pub fn phase(&self) -> Phase {
+        let [device, peer] = &self.sides;
+        if self.reset {
+            Phase::Reset
+        } else if device.fin && peer.fin {
+            Phase::Closing
+        } else if device.syn_acked && peer.syn_acked {
+            Phase::Established
+        } else {
+            Phase::Opening
+        }
+    }
+
+    /// Takes in a segment that crosses the NAT in `direction`.
+    #[inline]
+    pub fn observe(&mut self, direction: Direction, segment: &TcpSegment) -> Effect {
+        if segment.flags.rst {
+            return self.observe_reset(direction, segment);
+        }
+        if segment.flags.syn {
+            return self.observe_syn(direction, segment);
+        }
+        self.observe_data(direction, segment)
+    }
+
+    fn sides_mut(&mut self, direction: Direction) -> (&mut Side, &mut Side) {
+        let [device, peer] = &mut self.sides;
+        match direction {
+            Direction::Outbound => (device, peer),
+            Direction::Inbound => (peer, device),
+        }
+    }
+
+    fn sides(&self, direction: Direction) -> (&Side, &Side) {
+        let [device, peer] = &self.sides;
+        match direction {
+            Direction::Outbound => (device, peer),
+            Direction::Inbound => (peer, device),
+        }
+    }
+
+    fn observe_syn(&mut self, direction: Direction, segment: &TcpSegment) -> Effect {
+        let phase = self.phase();
+        let over = phase >= Phase::Closing;
+        let (sender, receiver) = self.sides(direction);
+        let answers = segment.flags.ack;
+        if answers {
+            // RFC 9293 section 3.10.7.3: it must acknowledge the SYN and nothing else.
+            if phase != Phase::Opening || (receiver.seen && segment.ack != receiver.end) {
+                return Effect::None(Ignored::StraySyn);
+            }
+        } else if phase == Phase::Established {
+            return Effect::None(Ignored::StraySyn);
+        } else if over {
+            *self = Self::default();
+        } else if sender.seen && segment.seq.wrapping_add(1) != sender.end && direction == Direction::Inbound
+        {
+            // Only the device may change its mind about a connection that is being opened.
+            return Effect::None(Ignored::StraySyn);
+        }
+        let (sender, receiver) = self.sides_mut(direction);
+        *sender = Side {
+            end: segment.seq.wrapping_add(1).wrapping_add(segment.payload_len),
+            acked: if answers { segment.ack } else { 0 },
+            acks: answers,
+            window: u32::from(segment.window).max(1),
+            scale: segment.window_scale.unwrap_or(0),
+            offers_scale: segment.window_scale.is_some(),
+            seen: true,
+            syn_acked: sender.syn_acked && receiver.acks && receiver.acked == segment.seq.wrapping_add(1),
+            ..Side::default()
+        };
+        sender.allowed = sender.end.wrapping_add(receiver.window);
+        if receiver.seen {
+            if !(sender.offers_scale && receiver.offers_scale) {
+                (sender.scale, receiver.scale) = (0, 0); // RFC 7323 section 2.2: both or none
+            }
+            receiver.allowed = receiver.end.wrapping_add(sender.window); // a SYN's window is never scaled
+            receiver.syn_acked |= answers;
+        }
+        Effect::Progress
+    }
+
+    fn observe_data(&mut self, direction: Direction, segment: &TcpSegment) -> Effect {
+        let (seq, fin) = (segment.seq, segment.flags.fin);
+        let end = seq.wrapping_add(segment.payload_len).wrapping_add(u32::from(fin));
+        let loose = self.loose;
+        let (sender, receiver) = self.sides_mut(direction);
+        let mut found_in_midstream = false;
+        if !sender.seen {
+            if receiver.seen && !loose {
+                // An answer to a SYN is a SYN; anything else in its place is not part of this connection.
+                return Effect::None(Ignored::OutOfWindow);
+            }
+            found_in_midstream = true;
+            *sender =
+                Side { end, allowed: end, seen: true, syn_acked: true, window: 0xffff, ..Side::default() };
+        } else if receiver.seen && !loose {
+            let fits = before_or_at(seq, sender.allowed)
+                && before_or_at(sender.end.wrapping_sub(receiver.window.max(1)), end)
+                && (!segment.flags.ack
+                    || (before_or_at(segment.ack, receiver.end)
+                        && before_or_at(
+                            receiver.end,
+                            segment.ack.wrapping_add(sender.window.max(ACK_SLACK)),
+                        )));
+            if !fits {
+                return Effect::None(Ignored::OutOfWindow);
+            }
+        }
+        if before_or_at(sender.end, end) {
+            sender.end = end;
+        }
+        sender.fin |= fin;
+        if segment.flags.ack {
+            if !sender.acks || before_or_at(sender.acked, segment.ack) {
+                sender.acked = segment.ack;
+                sender.acks = true;
+            }
+            let window = u32::from(segment.window) << sender.scale;
+            sender.window = sender.window.max(window);
+            let allowed = segment.ack.wrapping_add(window.max(1));
+            if before_or_at(receiver.allowed, allowed) {
+                receiver.allowed = allowed;
+            }
+            receiver.syn_acked |= receiver.seen;
+        }
+        self.loose |= found_in_midstream;
+        self.reset = false;
+        Effect::Progress
+    }
+
+    fn observe_reset(&mut self, direction: Direction, segment: &TcpSegment) -> Effect {
+        let (sender, receiver) = self.sides(direction);
+        let (exact, inside) = if sender.seen {
+            let oldest = if receiver.acks { receiver.acked } else { sender.end };
+            (
+                segment.seq == sender.end || (receiver.acks && segment.seq == receiver.acked),
+                before_or_at(oldest, segment.seq) && before_or_at(segment.seq, sender.allowed),
+            )
+        } else {
+            // RFC 9293 section 3.10.7.3: a refused SYN is recognised by what the RST acknowledges.
+            (receiver.seen && segment.flags.ack && segment.ack == receiver.end, false)
+        };
+        if exact {
+            self.reset = true;
+            return Effect::Progress;
+        }
+        match direction {
+            // Its own device may say what it likes; RFC 7857: it does not refresh.
+            Direction::Outbound => Effect::None(Ignored::InexactReset),
+            Direction::Inbound if inside || self.loose => Effect::None(Ignored::InexactReset),
+            Direction::Inbound => Effect::BogusReset,
+        }
+    }
+
+    /// Could the segment with sequence number `seq`, quoted in an ICMP error, be one that was sent in
+    /// `direction` and is still unacknowledged (RFC 5927 section 4.1)? Yes, if the connection is not known.
+    pub fn has_in_flight(&self, direction: Direction, seq: u32) -> bool {
+        let (sender, receiver) = self.sides(direction);
+        if !sender.seen || self.loose && !receiver.acks {
+            return true;
+        }
+        let oldest = if receiver.acks { receiver.acked } else { sender.end };
+        // A keepalive repeats the last byte acknowledged (RFC 9293 section 3.8.4).
+        before_or_at(oldest.wrapping_sub(1), seq) && before_or_at(seq, sender.end)
+    }
+
+    /// Sequence and acknowledgement number of a RST that the device will believe to come from its peer;
+    /// `None` while it has acknowledged nothing.
+    pub fn reset_for_device(&self) -> Option<(u32, u32)> {
+        let [device, _] = &self.sides;
+        device.acks.then_some((device.acked, device.end))
+    }
+}
+
+/// Is `a` before `b` or equal, in sequence number arithmetic (RFC 9293 section 3.4)?
+#[inline]
+const fn before_or_at(a: u32, b: u32) -> bool {
+    b.wrapping_sub(a) < 1 << 31
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::packet::TcpFlags;
+    use Direction::{Inbound, Outbound};
+
+    const SYN: TcpFlags = TcpFlags { syn: true, ack: false, fin: false, rst: false };
+    const SYN_ACK: TcpFlags = TcpFlags { syn: true, ack: true, fin: false, rst: false };
+    const ACK: TcpFlags = TcpFlags { syn: false, ack: true, fin: false, rst: false };
+    const FIN: TcpFlags = TcpFlags { syn: false, ack: true, fin: true, rst: false };
+    const RST: TcpFlags = TcpFlags { syn: false, ack: false, fin: false, rst: true };
+    const RST_ACK: TcpFlags = TcpFlags { syn: false, ack: true, fin: false, rst: true };
+
+    fn segment(flags: TcpFlags, seq: u32, ack: u32, payload_len: u32) -> TcpSegment {
+        TcpSegment {
+            src_port: 1,
+            dst_port: 2,
+            seq,
+            ack,
+            flags,
+            window: 1000,
+            payload_len,
+            window_scale: if flags.syn { Some(0) } else { None },
+            mss: None,
+        }
+    }
+
+    /// Device at 101, peer at 501, nothing in flight.
+    fn established() -> Connection {
+        let mut tcp = Connection::default();
+        assert_eq!(tcp.observe(Outbound, &segment(SYN, 100, 0, 0)), Effect::Progress);
+        assert_eq!(tcp.phase(), Phase::Opening);
+        assert_eq!(tcp.observe(Inbound, &segment(SYN_ACK, 500, 101, 0)), Effect::Progress);
+        assert_eq!(tcp.phase(), Phase::Opening);
+        assert_eq!(tcp.observe(Outbound, &segment(ACK, 101, 501, 0)), Effect::Progress);
+        assert_eq!(tcp.phase(), Phase::Established);
+        tcp
+    }
+
+    #[test]
+    fn both_fins_close_and_one_does_not() {
+        let mut tcp = established();
+        assert_eq!(tcp.observe(Outbound, &segment(FIN, 101, 501, 0)), Effect::Progress);
+        assert_eq!(tcp.phase(), Phase::Established);
+        assert_eq!(tcp.observe(Inbound, &segment(ACK, 501, 102, 300)), Effect::Progress);
+        assert_eq!(tcp.observe(Inbound, &segment(FIN, 801, 102, 0)), Effect::Progress);
+        assert_eq!(tcp.phase(), Phase::Closing);
+        assert_eq!(tcp.observe(Outbound, &segment(SYN, 9000, 0, 0)), Effect::Progress);
+        assert_eq!(tcp.phase(), Phase::Opening);
+    }
+
+    #[test]
+    fn simultaneous_open_establishes() {
+        let mut tcp = Connection::default();
+        tcp.observe(Outbound, &segment(SYN, 100, 0, 0));
+        assert_eq!(tcp.observe(Inbound, &segment(SYN, 500, 0, 0)), Effect::Progress);
+        assert_eq!(tcp.phase(), Phase::Opening);
+        assert_eq!(tcp.observe(Outbound, &segment(SYN_ACK, 100, 501, 0)), Effect::Progress);
+        assert_eq!(tcp.observe(Inbound, &segment(SYN_ACK, 500, 101, 0)), Effect::Progress);
+        assert_eq!(tcp.observe(Outbound, &segment(ACK, 101, 501, 10)), Effect::Progress);
+        assert_eq!(tcp.phase(), Phase::Established);
+    }
+
+    #[test]
+    fn a_reset_counts_only_when_exact() {
+        for (seq, expected, phase) in [
+            (501, Effect::Progress, Phase::Reset),
+            (502, Effect::None(Ignored::InexactReset), Phase::Established),
+            (1500, Effect::None(Ignored::InexactReset), Phase::Established),
+            (1502, Effect::BogusReset, Phase::Established),
+            (500, Effect::BogusReset, Phase::Established),
+            (0x8000_0000, Effect::BogusReset, Phase::Established),
+        ] {
+            let mut tcp = established();
+            assert_eq!(tcp.observe(Inbound, &segment(RST, seq, 0, 0)), expected, "{seq}");
+            assert_eq!(tcp.phase(), phase, "{seq}");
+        }
+    }
+
+    #[test]
+    fn data_after_an_exact_reset_restores_the_connection() {
+        let mut tcp = established();
+        tcp.observe(Inbound, &segment(RST, 501, 0, 0));
+        assert_eq!(tcp.observe(Inbound, &segment(ACK, 9999, 101, 5)), Effect::None(Ignored::OutOfWindow));
+        assert_eq!(tcp.phase(), Phase::Reset);
+        assert_eq!(tcp.observe(Inbound, &segment(ACK, 501, 101, 5)), Effect::Progress);
+        assert_eq!(tcp.phase(), Phase::Established);
+    }
+
+    #[test]
+    fn a_refused_syn_is_recognised_by_its_acknowledgement() {
+        let mut tcp = Connection::default();
+        tcp.observe(Outbound, &segment(SYN, 100, 0, 0));
+        assert_eq!(tcp.observe(Inbound, &segment(RST_ACK, 0, 100, 0)), Effect::BogusReset);
+        assert_eq!(tcp.observe(Inbound, &segment(RST_ACK, 0, 101, 0)), Effect::Progress);
+        assert_eq!(tcp.phase(), Phase::Reset);
+    }
+
+    #[test]
+    fn segments_outside_the_window_change_nothing() {
+        let mut tcp = established();
+        assert_eq!(tcp.observe(Inbound, &segment(ACK, 5000, 101, 1)), Effect::None(Ignored::OutOfWindow));
+        assert_eq!(tcp.observe(Inbound, &segment(FIN, 501, 40_000, 0)), Effect::None(Ignored::OutOfWindow));
+        assert_eq!(tcp.observe(Inbound, &segment(SYN, 7, 0, 0)), Effect::None(Ignored::StraySyn));
+        assert_eq!(tcp.observe(Inbound, &segment(SYN_ACK, 7, 101, 0)), Effect::None(Ignored::StraySyn));
+        assert_eq!(tcp.observe(Inbound, &segment(ACK, 501, 101, 10)), Effect::Progress);
+        assert_eq!(tcp.phase(), Phase::Established);
+    }
+
+    #[test]
+    fn keepalives_and_window_probes_belong() {
+        let mut tcp = established();
+        assert_eq!(tcp.observe(Outbound, &segment(ACK, 100, 501, 0)), Effect::Progress);
+        assert_eq!(tcp.observe(Inbound, &segment(ACK, 500, 101, 1)), Effect::Progress);
+        let closed = TcpSegment { window: 0, ..segment(ACK, 101, 501, 0) };
+        assert_eq!(tcp.observe(Outbound, &closed), Effect::Progress);
+        assert_eq!(tcp.observe(Inbound, &segment(ACK, 501, 101, 1)), Effect::Progress);
+    }
+
+    #[test]
+    fn window_scale_counts_only_when_both_offer_it() {
+        for (peer_scale, fits) in [(Some(7), true), (None, false)] {
+            let mut tcp = Connection::default();
+            tcp.observe(Outbound, &TcpSegment { window_scale: Some(7), ..segment(SYN, 100, 0, 0) });
+            tcp.observe(Inbound, &TcpSegment { window_scale: peer_scale, ..segment(SYN_ACK, 500, 101, 0) });
+            tcp.observe(Outbound, &segment(ACK, 101, 501, 0));
+            let far = segment(ACK, 501 + 50_000, 101, 100);
+            assert_eq!(tcp.observe(Inbound, &far) == Effect::Progress, fits, "{peer_scale:?}");
+        }
+    }
+
+    #[test]
+    fn a_quoted_segment_must_be_in_flight() {
+        let mut tcp = established();
+        tcp.observe(Outbound, &segment(ACK, 101, 501, 200));
+        for (seq, expected) in [(99, false), (100, true), (301, true), (302, false), (0xdead_beef, false)] {
+            assert_eq!(tcp.has_in_flight(Outbound, seq), expected, "{seq}");
+        }
+        let mut opening = Connection::default();
+        opening.observe(Outbound, &segment(SYN, 100, 0, 0));
+        assert!(opening.has_in_flight(Outbound, 100) && !opening.has_in_flight(Outbound, 99));
+    }
+
+    #[test]
+    fn a_connection_found_in_midstream_checks_no_window_but_still_wants_exact_resets() {
+        let mut tcp = Connection::default();
+        assert_eq!(tcp.observe(Outbound, &segment(ACK, 7000, 9000, 10)), Effect::Progress);
+        assert_eq!(tcp.phase(), Phase::Opening);
+        assert_eq!(tcp.observe(Inbound, &segment(ACK, 9000, 7010, 1_000_000)), Effect::Progress);
+        assert_eq!(tcp.phase(), Phase::Established);
+        assert_eq!(tcp.observe(Inbound, &segment(RST, 42, 0, 0)), Effect::None(Ignored::InexactReset));
+        assert_eq!(tcp.phase(), Phase::Established);
+    }
+}
