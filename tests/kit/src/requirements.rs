@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 use crate::sys;
 
 /// Program, Debian package.
-const PROGRAMS: [(&str, &str); 14] = [
+const PROGRAMS: [(&str, &str); 13] = [
     ("ip", "iproute2"),
     ("nft", "nftables"),
     ("iptables", "iptables"),
@@ -15,7 +15,6 @@ const PROGRAMS: [(&str, &str); 14] = [
     ("traceroute", "traceroute"),
     ("socat", "socat"),
     ("iperf3", "iperf3"),
-    ("tcpdump", "tcpdump"),
     ("turnserver", "coturn"),
     ("turnutils_natdiscovery", "coturn"),
     ("setpriv", "util-linux"),
