@@ -39,6 +39,9 @@ struct Run {
     flows: String,
 }
 
+/// Lines of the flow table that are printed.
+const FLOWS_SHOWN: usize = 30;
+
 static REASON: Mutex<String> = Mutex::new(String::new());
 
 fn main() -> ExitCode {
@@ -110,11 +113,12 @@ fn show_flows(lab: &mut Lab) -> String {
     ];
     lab.d3.run(&["ping", "-c", "1", "-W", "1", &S2.to_string()]);
     let flows = lab.natd().command(&["flows"]);
-    let lines: Vec<&str> = flows.stdout.lines().collect();
-    let mut shown = lines.get(..30).unwrap_or(&lines).join("\n");
-    if lines.len() > 30 {
-        shown.push_str(&format!("\n... and {} more", lines.len() - 30));
-    }
+    // Traceroute's unanswered datagrams would fill the screen.
+    let (unanswered, lines): (Vec<&str>, Vec<&str>) =
+        flows.stdout.lines().partition(|line| line.split_whitespace().nth(4) == Some("new"));
+    let mut shown = lines.get(..FLOWS_SHOWN).unwrap_or(&lines).join("\n");
+    let hidden = unanswered.len() + lines.len().saturating_sub(FLOWS_SHOWN);
+    shown.push_str(&format!("\n... and {hidden} more, most of them not answered"));
     shown
 }
 
@@ -203,7 +207,9 @@ fn parallel_streams(lab: &Lab) -> String {
     let sum = said.lines().rfind(|line| line.starts_with("[SUM]") && line.contains("receiver"));
     let words: Vec<&str> = sum.expect("iperf3 prints a sum").split_whitespace().collect();
     let unit = words.iter().position(|word| *word == "Gbits/sec").expect("iperf3 prints a rate");
-    format!("{} Gbit/s", words.get(unit - 1).copied().unwrap_or("?"))
+    let rate = words.get(unit - 1).and_then(|rate| rate.parse::<f64>().ok()).unwrap_or(0.0);
+    assert!(rate > 0.05, "only {rate} Gbit/s");
+    format!("{rate} Gbit/s")
 }
 
 fn ping(lab: &Lab) -> String {
