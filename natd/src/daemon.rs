@@ -518,6 +518,7 @@ fn surroundings(config: &Config, kernel: &Kernel, world: &World) -> Result<Surro
         queues,
         backend: kernel.backend,
         socket_match: kernel.socket_match,
+        secpath: kernel.secpath,
     })
 }
 
