@@ -27,7 +27,7 @@ use nat_core::time::Timestamp;
 use crate::config::{Config, Rules};
 use crate::io::conntrack::{Conntrack, ConntrackError};
 use crate::io::control::{Control, ControlError, Limits, Request, Server};
-use crate::io::netlink::Links;
+use crate::io::netlink::{Links, neighbours};
 use crate::io::nfqueue::{OpenError, Queue, Trains};
 use crate::io::rules::{Kernel, RulesError, Want};
 use crate::io::sandbox::{self, SandboxError};
@@ -46,6 +46,8 @@ use crate::io::poll::{Wake, wait};
 const TICK: Duration = Duration::from_secs(1);
 /// How often the router's own listening sockets are looked up.
 const LISTENERS_EVERY: Duration = Duration::from_secs(5);
+/// How long after the rules went in the kernel's own NAT may still finish what it had begun.
+const SWEEP: Duration = Duration::from_secs(5);
 /// How often the rules are checked to be there: a firewall restart may have flushed them.
 const RULES_EVERY: Duration = Duration::from_secs(20);
 
@@ -196,6 +198,8 @@ struct Daemon {
     server: Option<Server>,
     next_listeners: Timestamp,
     next_rules: Timestamp,
+    /// Until then, flows that a kernel NAT began while the rules went in may come to light.
+    sweep_until: Timestamp,
     /// `natd stop --open`: the guard goes too.
     open: bool,
 }
@@ -269,6 +273,7 @@ impl Daemon {
             server: Some(server),
             next_listeners: started + LISTENERS_EVERY,
             next_rules: started + RULES_EVERY,
+            sweep_until: started + SWEEP,
             open: false,
         };
         if adopted > 0 {
@@ -336,6 +341,12 @@ impl Daemon {
             self.next_listeners = now + LISTENERS_EVERY;
             let listeners = world::listeners();
             self.shared.nat().set_listeners(listeners);
+        }
+        if now < self.sweep_until {
+            let swept = handover::end_kernel_nat(&mut self.conntrack, &self.shared.nat());
+            if let Err(error) = swept {
+                log::warn!("flows of another NAT may go on beside natd: {error}");
+            }
         }
         if now >= self.next_rules {
             self.next_rules = now + RULES_EVERY;
@@ -446,6 +457,11 @@ impl Daemon {
                 log::error!("a queue's thread panicked");
             }
         }
+        // What the router would say of packets that still wait for a device must be said under the guard's eyes.
+        let lan = self.shared.world().lan_indices();
+        if let Err(error) = neighbours::give_up_on_silent(&lan) {
+            log::warn!("packets may still wait for devices that do not answer: {error}");
+        }
         let ended = handover::end_ours(&mut self.conntrack, &self.shared.nat());
         if let Err(error) = ended {
             log::error!("conntrack still knows flows of ours: {error}");
@@ -502,6 +518,7 @@ fn surroundings(config: &Config, kernel: &Kernel, world: &World) -> Result<Surro
         queues,
         backend: kernel.backend,
         socket_match: kernel.socket_match,
+        secpath: kernel.secpath,
     })
 }
 

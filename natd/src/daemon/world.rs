@@ -104,6 +104,10 @@ impl World {
         self.wan.index
     }
 
+    pub(super) fn lan_indices(&self) -> Vec<u32> {
+        self.lan.iter().map(|side| side.index).collect()
+    }
+
     pub(super) fn lan_prefixes(&self) -> Vec<(Ipv4Addr, u8)> {
         let network = |a: &InterfaceAddress| {
             let mask = u32::MAX.checked_shl(32 - u32::from(a.prefix.min(32))).unwrap_or(0);

@@ -21,8 +21,9 @@ pub(super) fn table(s: &Surroundings) -> String {
     };
     let sockets = |rules: Vec<String>| if s.socket_match && !waits { rules } else { Vec::new() };
     [
-        format!("table ip {TABLE} {{\n  counter no_wan_address {{ }}\n"),
+        format!("table ip {TABLE} {{\n  counter no_wan_address {{ }}\n  counter inbound_to_lan {{ }}\n"),
         address_set("wan_addresses", &wan_addresses(s)),
+        chain("refuse_direct", "filter hook prerouting priority -302", &refuse_direct(s)),
         chain("see_sockets", "filter hook prerouting priority -301", &sockets(see_sockets(s))),
         chain("queue_prerouting", "filter hook prerouting priority -299", &queue(queue_prerouting(s))),
         chain("mark_input", "filter hook input priority -151", &sockets(mark_input(s))),
@@ -46,21 +47,36 @@ pub(super) fn table(s: &Surroundings) -> String {
 
 /// The block of the table that stays.
 pub(super) fn guard(s: &Surroundings) -> String {
-    let mut rules = vec![
-        format!("oifname != {} return", s.wan),
+    let mut rules = vec![format!("oifname != {} return", s.wan)];
+    rules.extend(s.lan_prefixes.iter().flat_map(|&prefix| quotes(prefix)));
+    rules.extend([
         "ip saddr @wan_addresses return".to_owned(),
         "ip saddr @lan_prefixes counter name \"lan_source\" drop".to_owned(),
         "ct status snat return".to_owned(),
-    ];
+    ]);
     rules.extend(lan(s).map(|lan| format!("iifname {lan} counter name \"foreign_source\" drop")));
     [
-        format!("table ip {GUARD_TABLE} {{\n  counter lan_source {{ }}\n  counter foreign_source {{ }}\n"),
+        format!("table ip {GUARD_TABLE} {{\n  counter lan_source {{ }}\n  counter foreign_source {{ }}\n  counter lan_quote {{ }}\n"),
         address_set("wan_addresses", &wan_addresses(s)),
         prefix_set("lan_prefixes", &s.lan_prefixes),
         chain("guard", "filter hook postrouting priority 310", &rules),
         "}\n".to_owned(),
     ]
     .concat()
+}
+
+/// Rules against ICMP errors that quote a packet from or to the household: the router makes them seconds after the
+/// packet came in, when whoever would have translated them may be gone. The quoted addresses lie 20 and 24 bytes
+/// behind the beginning of the ICMP message.
+fn quotes((addr, length): (Ipv4Addr, u8)) -> [String; 2] {
+    let mask = u32::MAX.checked_shl(32 - u32::from(length.min(32))).unwrap_or(0);
+    let network = u32::from(addr) & mask;
+    [160, 192].map(|bit| {
+        format!(
+            "ip protocol icmp icmp type {{ 3, 4, 5, 11, 12 }} @th,{bit},32 & {mask:#010x} == {network:#010x} \
+             counter name \"lan_quote\" drop"
+        )
+    })
 }
 
 /// Text for `nft --check`: can the kernel queue by nft?
@@ -73,6 +89,11 @@ pub fn probe_socket() -> String {
     probe("filter hook prerouting priority -301", "socket wildcard 0 socket transparent 0 accept")
 }
 
+/// Text for `nft --check`: can a rule see what IPsec has decrypted?
+pub fn probe_secpath() -> String {
+    probe("filter hook prerouting priority -302", "meta secpath missing accept")
+}
+
 /// Text for `nft --check`: can a nat chain give the null binding?
 pub fn probe_binding() -> String {
     probe("nat hook postrouting priority 99", "snat to ct original ip saddr")
@@ -81,6 +102,22 @@ pub fn probe_binding() -> String {
 fn probe(kind: &str, rule: &str) -> String {
     ["table ip natd_probe {\n".to_owned(), chain("probe", kind, &[rule.to_owned()]), "}\n".to_owned()]
         .concat()
+}
+
+/// Nobody on the WAN may address the household directly: conntrack, which sees the household's view, would take
+/// such a packet for one that natd let in. What the router's own IPsec has decrypted also comes from the WAN.
+fn refuse_direct(s: &Surroundings) -> Vec<String> {
+    let list: Vec<String> =
+        disjoint(&s.lan_prefixes).iter().map(|(network, length)| format!("{network}/{length}")).collect();
+    if list.is_empty() {
+        return list;
+    }
+    let decrypted = if s.secpath { "meta secpath missing " } else { "" };
+    vec![format!(
+        "iifname {} ip daddr != @wan_addresses ip daddr {{ {} }} {decrypted}counter name \"inbound_to_lan\" drop",
+        s.wan,
+        list.join(", ")
+    )]
 }
 
 fn see_sockets(s: &Surroundings) -> Vec<String> {

@@ -76,6 +76,7 @@ impl Nat {
             quote: None,
             admission,
             hairpin: true,
+            resend: false,
         })))
     }
 
@@ -110,6 +111,7 @@ impl Nat {
             quote: None,
             admission: None,
             hairpin: false,
+            resend: false,
         })
     }
 }

@@ -218,5 +218,6 @@ fn rewrite_error(
         }),
         admission,
         hairpin: false,
+        resend: false,
     })
 }
