@@ -16,6 +16,7 @@ mod conversation;
 mod decide;
 mod memory;
 mod packets;
+mod path;
 mod sample;
 
 use std::process::{Command, ExitCode};
@@ -28,12 +29,35 @@ fn main() -> ExitCode {
     match arguments.first().map(String::as_str) {
         Some("decide") => print_decide(),
         Some("memory") => memory::report(),
-        _ => {
-            eprintln!("usage: natd-bench decide | path [ROUNDS]");
-            return ExitCode::from(2);
-        }
+        Some("path") => return print_path(arguments.get(1..).unwrap_or_default()),
+        _ => return usage(),
     }
     ExitCode::SUCCESS
+}
+
+fn usage() -> ExitCode {
+    eprintln!("usage: natd-bench decide | path (masquerade | NATD-BINARY) [ROUNDS]");
+    ExitCode::from(2)
+}
+
+fn print_path(arguments: &[String]) -> ExitCode {
+    let (subject, rounds) = match arguments {
+        [subject] => (subject, Ok(5)),
+        [subject, rounds] => (subject, rounds.parse()),
+        _ => return usage(),
+    };
+    let subject = match subject.as_str() {
+        "masquerade" => path::Subject::Masquerade,
+        program => path::Subject::Natd(program.into()),
+    };
+    let Ok(rounds) = rounds else { return usage() };
+    match path::compare(subject, rounds) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("natd-bench path: {error}");
+            ExitCode::FAILURE
+        }
+    }
 }
 
 fn print_decide() {

@@ -29,12 +29,29 @@ impl Samples {
     }
 }
 
+impl FromIterator<f64> for Samples {
+    fn from_iter<I: IntoIterator<Item = f64>>(values: I) -> Self {
+        let mut values: Vec<f64> = values.into_iter().collect();
+        values.sort_by(f64::total_cmp);
+        Self(values)
+    }
+}
+
+/// `value` with as many places as are worth reading.
+pub(crate) fn short(value: f64) -> String {
+    let places = match value.abs() {
+        ..10.0 => 2,
+        10.0..100.0 => 1,
+        _ => 0,
+    };
+    format!("{value:.places$}")
+}
+
 /// Median, with the smallest and largest behind it.
 impl fmt::Display for Samples {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let places = if self.median().abs() < 10.0 { 2 } else { 0 };
         let (least, most) = self.range();
-        write!(f, "{:.places$} ({least:.places$}..{most:.places$})", self.median())
+        write!(f, "{} ({}..{})", short(self.median()), short(least), short(most))
     }
 }
 
