@@ -3,6 +3,8 @@
 pub mod check;
 pub mod cli;
 pub mod config;
+pub mod daemon;
 pub mod engine;
 pub mod io;
 pub mod report;
+pub mod rules;

@@ -128,14 +128,14 @@ macro_rules! reasons {
 reasons! {
     /// Why a packet was dropped.
     DropReason {
-        Malformed => "malformed", "headers cut off or contradicting themselves";
+        Malformed => "malformed", "its headers contradict each other";
         BadChecksum => "bad-checksum", "ICMP error with a wrong checksum";
         Fragment => "fragment", "a fragment that the kernel did not reassemble";
         TooLarge => "too-large", "a reassembled datagram larger than the kernel can hand over (65,531 bytes)";
         UnsupportedProtocol => "unsupported-protocol", "a protocol that cannot be translated";
         NoAddress => "no-address", "the WAN interface has no address";
         InboundToLan => "inbound-to-lan", "came from the WAN addressed to the LAN directly";
-        Filtered => "filtered", "from the WAN to a mapping that does not accept this sender";
+        Filtered => "filtered", "the device never sent anything to that sender";
         NoSession => "no-session", "a TCP reset or answer that belongs to no session";
         BogusReset => "bogus-reset", "a TCP reset outside the connection's window";
         UnknownQuote => "unknown-quote", "an ICMP error about a packet that was never sent";

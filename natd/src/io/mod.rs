@@ -4,9 +4,12 @@
 pub mod clock;
 pub mod conntrack;
 pub mod control;
+pub mod files;
 pub mod netlink;
 pub mod nfqueue;
+pub(crate) mod poll;
 pub mod rules;
 pub mod sandbox;
 pub mod signals;
+pub mod terminal;
 pub mod transmit;

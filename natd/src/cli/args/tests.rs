@@ -1,0 +1,121 @@
+use super::*;
+
+fn parsed(line: &str) -> Result<Invocation, String> {
+    parse(line.split_whitespace().map(OsString::from))
+}
+
+fn socket() -> PathBuf {
+    PathBuf::from("/run/natd/natd.sock")
+}
+
+#[test]
+fn every_subcommand_has_its_defaults() {
+    let config = PathBuf::from("/etc/natd/natd.toml");
+    assert_eq!(parsed("run"), Ok(Invocation::Run(RunOptions { config: config.clone(), socket: None })));
+    assert_eq!(parsed("check"), Ok(Invocation::Check(CheckOptions { config, socket: None, json: false })));
+    assert_eq!(
+        parsed("stop"),
+        Ok(Invocation::Stop(StopOptions { socket: socket(), open: false, json: false }))
+    );
+    assert_eq!(
+        parsed("status"),
+        Ok(Invocation::Status(StatusOptions { socket: socket(), form: StatusForm::Text }))
+    );
+    let flows = FlowsOptions { socket: socket(), device: None, protocol: None, json: false };
+    assert_eq!(parsed("flows"), Ok(Invocation::Flows(flows)));
+}
+
+#[test]
+fn values_stand_after_a_blank_or_an_equals_sign() {
+    let expected = Invocation::Flows(FlowsOptions {
+        socket: "a=b".into(),
+        device: Some(Ipv4Addr::new(192, 168, 1, 10)),
+        protocol: Some(Protocol::Icmp),
+        json: true,
+    });
+    assert_eq!(parsed("flows --socket=a=b --device 192.168.1.10 --protocol=icmp --json"), Ok(expected));
+    let run = RunOptions { config: "x.toml".into(), socket: Some("y.sock".into()) };
+    assert_eq!(parsed("run --socket y.sock --config x.toml"), Ok(Invocation::Run(run)));
+}
+
+#[test]
+fn status_has_four_forms_and_one_at_a_time() {
+    let form = |form| Ok(Invocation::Status(StatusOptions { socket: socket(), form }));
+    assert_eq!(parsed("status --json"), form(StatusForm::Json));
+    assert_eq!(parsed("status --prometheus"), form(StatusForm::Prometheus));
+    assert_eq!(parsed("status --watch"), Ok(Invocation::Watch { socket: socket() }));
+    for line in ["status --watch --json", "status --json --prometheus", "status --prometheus --watch"] {
+        assert_eq!(parsed(line), Err("--watch, --json and --prometheus exclude each other".into()));
+    }
+}
+
+#[test]
+fn help_is_found_everywhere_and_wins() {
+    assert_eq!(parsed("--help"), Ok(Invocation::Help(None)));
+    assert_eq!(parsed("-h"), Ok(Invocation::Help(None)));
+    assert_eq!(parsed("help"), Ok(Invocation::Help(None)));
+    for line in ["help flows", "flows --help", "flows --json -h --nonsense"] {
+        let Ok(Invocation::Help(Some(subcommand))) = parsed(line) else { panic!("{line}") };
+        assert_eq!(subcommand.name, "flows");
+    }
+    assert_eq!(parsed("-V"), Ok(Invocation::Version));
+    assert_eq!(parsed("--version"), Ok(Invocation::Version));
+}
+
+#[test]
+fn mistakes_are_named_with_what_was_probably_meant() {
+    for (line, problem) in [
+        ("", "no subcommand; `natd --help` lists them"),
+        ("stauts", "unknown subcommand \"stauts\", did you mean status?; `natd --help` lists them"),
+        ("florws", "unknown subcommand \"florws\", did you mean flows?; `natd --help` lists them"),
+        ("dance", "unknown subcommand \"dance\"; `natd --help` lists them"),
+        ("--versoin", "unknown option \"--versoin\", did you mean --version?; `natd --help` lists them"),
+        ("status --jsn", "unknown option \"--jsn\", did you mean --json?; `natd status --help` lists them"),
+        ("status --config x", "unknown option \"--config\"; `natd status --help` lists them"),
+        ("status now", "natd status does not take \"now\"; `natd status --help` says what it takes"),
+        ("run --config", "--config needs a value: --config FILE"),
+        ("stop --open=yes", "--open takes no value"),
+        ("stop --open --open", "--open is given twice"),
+        ("flows --device tv", "--device: \"tv\" is not an IPv4 address such as 192.168.1.10"),
+        ("flows --protocol gre", "--protocol: \"gre\" is not a protocol; there are tcp, udp and icmp"),
+    ] {
+        assert_eq!(parsed(line), Err(problem.into()), "natd {line}");
+    }
+}
+
+#[test]
+fn a_path_need_not_be_text() {
+    use std::os::unix::ffi::OsStringExt;
+    let odd = OsString::from_vec(b"--socket=/tmp/\xff".to_vec());
+    let Ok(Invocation::Status(options)) = parse([OsString::from("status"), odd]) else { panic!() };
+    assert_eq!(options.socket, PathBuf::from(OsString::from_vec(b"/tmp/\xff".to_vec())));
+}
+
+#[test]
+fn every_help_names_its_options_exit_codes_and_an_example() {
+    let overview = help(None);
+    for subcommand in &SUBCOMMANDS {
+        assert!(overview.contains(subcommand.summary), "{}", subcommand.name);
+        let text = help(Some(subcommand));
+        for flag in subcommand.options {
+            assert!(text.contains(&format!("  {}", flag.name)) && text.contains(flag.help), "{text}");
+        }
+        assert!(text.contains("Exit codes: 0 ") && text.contains("Example"), "{text}");
+        assert!(text.contains(&format!("\n  natd {}", subcommand.name)), "{text}");
+        assert!(text.lines().all(|line| line.chars().count() <= 110), "{text}");
+        for common in [&SOCKET, &HELP] {
+            assert!(subcommand.options.contains(common), "{} has no {}", subcommand.name, common.name);
+        }
+    }
+}
+
+#[test]
+fn the_help_shows_the_defaults() {
+    assert!(CONFIG.help.contains(DEFAULT_CONFIG) && SOCKET.help.contains(control::DEFAULT_PATH));
+}
+
+#[test]
+fn a_swapped_pair_is_one_mistake() {
+    let distances = [("flows", "flows"), ("folws", "flows"), ("", "run"), ("stop", "status"), ("ab", "ba")];
+    assert_eq!(distances.map(|(a, b)| distance(a, b)), [0, 1, 3, 4, 1]);
+}

@@ -1,0 +1,508 @@
+//! The daemon: start, the main loop, and an orderly end.
+//!
+//! One thread a queue asks the engine about packets ([`worker`]); the main thread, here, waits for signals,
+//! for changes of the interfaces, for the wishes of clients, and for time to pass.
+//!
+//! The order of the start matters. Flows that the kernel knows are taken over before any packet is decided,
+//! or the first one would seem to come from nowhere and be refused; the queues are ready before rules send
+//! packets into them. At the end the rules go first, the queues are emptied, and only then conntrack forgets
+//! the flows, so that none of them can leave untranslated beside a NAT that takes our place.
+
+mod handover;
+mod status;
+mod worker;
+mod world;
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use nat_core::nat::Nat;
+use nat_core::time::Timestamp;
+
+use crate::config::{Config, Rules};
+use crate::io::conntrack::{Conntrack, ConntrackError};
+use crate::io::control::{Control, ControlError, Limits, Request, Server};
+use crate::io::netlink::Links;
+use crate::io::nfqueue::{OpenError, Queue};
+use crate::io::rules::{Kernel, RulesError, Want};
+use crate::io::sandbox::{self, SandboxError};
+use crate::io::signals::{Signal, Signals};
+use crate::io::transmit::Transmitter;
+use crate::io::{clock, files};
+use crate::report::State;
+use crate::rules::{InterfaceName, Queues, Surroundings};
+
+use self::worker::Carrier;
+use self::world::World;
+use crate::io::poll::{Wake, wait};
+
+/// Time passes at least this often in the main loop: expiry of sessions, release of held packets.
+const TICK: Duration = Duration::from_secs(1);
+/// How often the router's own listening sockets are looked up.
+const LISTENERS_EVERY: Duration = Duration::from_secs(5);
+/// How often the rules are checked to be there: a firewall restart may have flushed them.
+const RULES_EVERY: Duration = Duration::from_secs(20);
+
+/// Why the daemon did not start or had to end. Each is one line that says what, where and what to do.
+#[derive(Debug)]
+pub enum RunError {
+    /// The configuration file cannot be read.
+    File(files::ReadError),
+    /// It has mistakes; one line each.
+    Config(Vec<String>),
+    /// An interface of the configuration is not there.
+    Interface(String),
+    /// Privileges are missing.
+    Sandbox(SandboxError),
+    /// The control socket cannot be had.
+    Control(ControlError),
+    /// A queue cannot be had.
+    Queue(OpenError),
+    /// Conntrack cannot be reached.
+    Conntrack(ConntrackError),
+    /// Rules cannot be put in or out.
+    Rules(RulesError),
+    /// Something else of the system.
+    System(&'static str, io::Error),
+}
+
+impl fmt::Display for RunError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(error) => error.fmt(f),
+            Self::Config(lines) => f.write_str(&lines.join("\n")),
+            Self::Interface(line) => f.write_str(line),
+            Self::Sandbox(error) => error.fmt(f),
+            Self::Control(error) => error.fmt(f),
+            Self::Queue(error) => error.fmt(f),
+            Self::Conntrack(error) => error.fmt(f),
+            Self::Rules(error) => error.fmt(f),
+            Self::System(attempt, error) => write!(f, "cannot {attempt}: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for RunError {}
+
+impl RunError {
+    /// Is it for lack of permission?
+    pub fn is_permission(&self) -> bool {
+        matches!(
+            self,
+            Self::Sandbox(_)
+                | Self::Queue(OpenError::NoPermission)
+                | Self::Rules(RulesError::NotPermitted(_))
+        )
+    }
+}
+
+macro_rules! from {
+    ($($error:ty => $variant:ident),*) => {
+        $(impl From<$error> for RunError {
+            fn from(error: $error) -> Self {
+                Self::$variant(error)
+            }
+        })*
+    };
+}
+from!(files::ReadError => File, SandboxError => Sandbox, ControlError => Control, OpenError => Queue,
+      ConntrackError => Conntrack, RulesError => Rules);
+
+/// What the threads share.
+pub(crate) struct Shared {
+    nat: Mutex<Nat>,
+    world: Mutex<World>,
+    carrier: Carrier,
+    /// Index of the WAN interface; packets are told apart by it.
+    wan_index: AtomicU32,
+    started: Timestamp,
+}
+
+impl Shared {
+    /// The NAT, for as short as possible: every packet waits for it.
+    fn nat(&self) -> MutexGuard<'_, Nat> {
+        self.nat.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The WAN interface's index; 0 while there is none.
+    fn wan_index(&self) -> u32 {
+        self.wan_index.load(Ordering::Relaxed)
+    }
+
+    fn world(&self) -> MutexGuard<'_, World> {
+        self.world.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Reads the configuration file at `path`; logs its remarks.
+pub(crate) fn read_config(path: &Path) -> Result<Config, RunError> {
+    let text = files::read_config(path)?;
+    match Config::parse(&text) {
+        Ok((config, remarks)) => {
+            for remark in remarks {
+                log::warn!("{}: {remark}", path.display());
+            }
+            Ok(config)
+        }
+        Err(problems) => {
+            Err(RunError::Config(problems.iter().map(|p| format!("{}: {p}", path.display())).collect()))
+        }
+    }
+}
+
+fn start_log(level: log::LevelFilter) {
+    // RUST_LOG may ask for more or less; a second start in one process (tests) keeps the first.
+    let _ =
+        env_logger::Builder::new().filter_level(level).parse_default_env().format_target(false).try_init();
+}
+
+/// Runs natd until it is told to stop. `socket` overrides the configuration's.
+///
+/// # Errors
+/// What kept it from starting; nothing is left behind then.
+pub fn run(config: &Path, socket: Option<&Path>) -> Result<(), RunError> {
+    start_log(log::LevelFilter::Info);
+    let parsed = read_config(config)?;
+    log::set_max_level(parsed.log.max(log::max_level().min(parsed.log)));
+    let mut daemon = Daemon::start(config.to_owned(), parsed, socket)?;
+    let ended = daemon.serve();
+    let message = daemon.stop();
+    ended?;
+    log::info!("{message}");
+    Ok(())
+}
+
+struct Daemon {
+    path: PathBuf,
+    config: Config,
+    shared: Arc<Shared>,
+    kernel: Kernel,
+    surroundings: Surroundings,
+    links: Links,
+    signals: Signals,
+    conntrack: Conntrack,
+    workers: Vec<JoinHandle<()>>,
+    stop_workers: Wake,
+    wishes: Arc<Mutex<Option<bool>>>,
+    wished: Arc<Wake>,
+    server: Option<Server>,
+    next_listeners: Timestamp,
+    next_rules: Timestamp,
+    /// `natd stop --open`: the guard goes too.
+    open: bool,
+}
+
+impl Daemon {
+    fn start(path: PathBuf, config: Config, socket: Option<&Path>) -> Result<Self, RunError> {
+        let control = Control::bind(socket.unwrap_or(&config.socket))?;
+        sandbox::enter()?;
+        let signals = Signals::open().map_err(|error| RunError::System("catch signals", error))?;
+        let mut links = Links::open().map_err(|error| RunError::System("open rtnetlink", error))?;
+        let world = World::look(&mut links, &config)?;
+        let kernel = Kernel::probe(want(config.kernel.rules))?;
+        let mut conntrack = Conntrack::open()?;
+        let queues: Vec<Queue> = (0..config.kernel.queues)
+            .map(|n| Queue::open(config.kernel.queue.saturating_add(n), config.kernel.queue_length))
+            .collect::<Result<_, _>>()?;
+        let started = clock::now();
+        let mut nat = Nat::new(config.policy.clone(), clock::random_seed(), started);
+        world.tell(&mut nat);
+        nat.set_listeners(world::listeners());
+        nat.set_patience(world::patience());
+        let surroundings = surroundings(&config, &kernel, &world)?;
+        for line in world.remarks(&kernel) {
+            log::warn!("{line}");
+        }
+        let adopted = handover::adopt(&mut conntrack, &mut nat, started)?;
+        kernel.install(&surroundings)?;
+        // What the kernel began to translate until the rules stood is ours as well.
+        handover::end_kernel_nat(&mut conntrack, &nat)?;
+        let releasers = queues.iter().map(Queue::releaser).collect::<io::Result<_>>();
+        let releasers = releasers.map_err(|error| RunError::System("share a queue", error))?;
+        let transmitter =
+            Transmitter::open().map_err(|error| RunError::System("open a raw socket", error))?;
+        let shared = Arc::new(Shared {
+            nat: Mutex::new(nat),
+            wan_index: AtomicU32::new(world.wan_index()),
+            world: Mutex::new(world),
+            carrier: Carrier::new(transmitter, releasers),
+            started,
+        });
+        let wake = || Wake::new().map_err(|error| RunError::System("make a wake-up", error));
+        let stop_workers = wake()?;
+        let workers = worker::spawn(queues, &shared, &stop_workers)?;
+        let (wishes, wished) = (Arc::new(Mutex::new(None)), Arc::new(wake()?));
+        let server = serve(control, &shared, &wishes, &wished, kernel.backend.to_string())?;
+        let mut daemon = Self {
+            path,
+            config,
+            shared,
+            kernel,
+            surroundings,
+            links,
+            signals,
+            conntrack,
+            workers,
+            stop_workers,
+            wishes,
+            wished,
+            server: Some(server),
+            next_listeners: started + LISTENERS_EVERY,
+            next_rules: started + RULES_EVERY,
+            open: false,
+        };
+        if adopted > 0 {
+            log::info!("took over {adopted} flows that the kernel knew");
+        }
+        daemon.announce();
+        if let Err(error) = sandbox::notify_ready() {
+            log::warn!("the service manager was not told that natd is ready: {error}");
+        }
+        Ok(daemon)
+    }
+
+    /// Says what state natd is in now.
+    fn announce(&mut self) {
+        let world = self.shared.world();
+        match world.wan_address() {
+            Some(address) => log::info!(
+                "translating {} behind {address} on {} (rules by {})",
+                self.config.lan.join(", "),
+                self.config.wan,
+                self.kernel.backend
+            ),
+            None => log::warn!("{}; nothing is forwarded until then", world.waiting_reason()),
+        }
+    }
+
+    /// Waits and acts until a stop is asked for.
+    fn serve(&mut self) -> Result<(), RunError> {
+        loop {
+            let ready = wait(&[self.signals.fd(), self.links.fd(), self.wished.fd()], Some(TICK))
+                .map_err(|error| RunError::System("wait for events", error))?;
+            if ready.first() == Some(&true) {
+                for signal in self.signals.pending() {
+                    match signal {
+                        Signal::Stop => return Ok(()),
+                        Signal::Reload => self.reload(),
+                        Signal::Dump => self.dump(),
+                    }
+                }
+            }
+            if ready.get(1) == Some(&true) && self.links.drain() {
+                self.follow_interfaces();
+            }
+            if let Some(open) = self.wishes.lock().unwrap_or_else(PoisonError::into_inner).take() {
+                self.open = open;
+                return Ok(());
+            }
+            self.pass_time();
+            if self.workers.iter().any(JoinHandle::is_finished) {
+                let gone = io::Error::other("a queue's thread ended");
+                return Err(RunError::System("go on", gone));
+            }
+        }
+    }
+
+    fn pass_time(&mut self) {
+        let now = clock::now();
+        self.shared.nat().handle_timeout(now);
+        self.shared.carrier.carry_out_all(&self.shared);
+        if now >= self.next_listeners {
+            self.next_listeners = now + LISTENERS_EVERY;
+            let listeners = world::listeners();
+            self.shared.nat().set_listeners(listeners);
+        }
+        if now >= self.next_rules {
+            self.next_rules = now + RULES_EVERY;
+            if !self.kernel.is_intact().unwrap_or(true) {
+                log::warn!(
+                    "natd's rules were removed by someone else (a firewall restart?); putting them back"
+                );
+                if let Err(error) = self.kernel.install(&self.surroundings) {
+                    log::error!("the rules cannot be put back: {error}");
+                }
+            }
+        }
+    }
+
+    /// The interfaces changed: takes over addresses and MTUs.
+    fn follow_interfaces(&mut self) {
+        match World::look_again(&mut self.links, &self.config) {
+            Ok(world) => self.settle(world),
+            Err(error) => log::error!("cannot read the interfaces: {error}"),
+        }
+    }
+
+    /// Makes `world` the state of things: for the NAT, the rules and the reports.
+    fn settle(&mut self, world: World) {
+        let before = self.shared.world().clone();
+        if before == world {
+            return;
+        }
+        let moved = before.wan_address() != world.wan_address();
+        if moved {
+            match (before.wan_address(), world.wan_address()) {
+                (_, None) => log::warn!("{}; nothing is forwarded until then", world.waiting_reason()),
+                (None, Some(new)) => log::info!("the WAN address is {new}"),
+                (Some(old), Some(new)) => {
+                    log::warn!("the WAN address changed from {old} to {new}; connections start anew");
+                }
+            }
+        }
+        world.tell(&mut self.shared.nat());
+        self.shared.wan_index.store(world.wan_index(), Ordering::Relaxed);
+        *self.shared.world() = world.clone();
+        match surroundings(&self.config, &self.kernel, &world) {
+            Ok(surroundings) if surroundings != self.surroundings => {
+                self.surroundings = surroundings;
+                if let Err(error) = self.kernel.refresh(&self.surroundings) {
+                    log::error!("the rules cannot follow the interfaces: {error}");
+                }
+            }
+            Ok(_) => {}
+            Err(error) => log::error!("{error}"),
+        }
+        self.shared.carrier.carry_out_all(&self.shared);
+    }
+
+    /// HUP: takes over a new configuration, or keeps the old one and says why.
+    fn reload(&mut self) {
+        let new = match read_config(&self.path) {
+            Ok(new) => new,
+            Err(error) => {
+                for line in error.to_string().lines() {
+                    log::error!("{line}");
+                }
+                log::error!("the configuration was not reloaded; the old one stays in force");
+                return;
+            }
+        };
+        let world = match World::look(&mut self.links, &new) {
+            Ok(world) => world,
+            Err(error) => {
+                log::error!("{error}");
+                log::error!("the configuration was not reloaded; the old one stays in force");
+                return;
+            }
+        };
+        for key in self.config.needs_restart(&new) {
+            log::warn!("{key} changes only when natd is restarted");
+        }
+        log::set_max_level(new.log);
+        let kernel = std::mem::replace(&mut self.config, new).kernel;
+        self.config.kernel = kernel;
+        self.shared.nat().set_policy(self.config.policy.clone());
+        self.settle(world);
+        log::info!("configuration reloaded");
+    }
+
+    /// USR1: the state, to the log.
+    fn dump(&self) {
+        let status = status::status(&self.shared, &self.kernel.backend.to_string());
+        let mut text = Vec::new();
+        if crate::report::text::status(&status, &mut text).is_ok() {
+            for line in String::from_utf8_lossy(&text).lines() {
+                log::info!("{line}");
+            }
+        }
+    }
+
+    /// Takes everything out; answers what stays behind.
+    fn stop(mut self) -> String {
+        self.shared.world().state = State::Stopping;
+        // Where the service manager is gone, there is nobody to tell.
+        let _ = sandbox::notify("STOPPING=1");
+        if let Err(error) = self.kernel.remove() {
+            log::error!("rules may have stayed behind: {error}");
+        }
+        self.stop_workers.raise();
+        for worker in self.workers.drain(..) {
+            if worker.join().is_err() {
+                log::error!("a queue's thread panicked");
+            }
+        }
+        let ended = handover::end_ours(&mut self.conntrack, &self.shared.nat());
+        if let Err(error) = ended {
+            log::error!("conntrack still knows flows of ours: {error}");
+        }
+        let message = self.leave_guard();
+        if let Some(server) = self.server.take() {
+            server.close(&message);
+        }
+        message
+    }
+
+    /// The guard stays unless someone else translates or the owner wants it open.
+    fn leave_guard(&self) -> String {
+        let another = handover::another_nat(&self.surroundings);
+        if !self.open && !another {
+            return format!(
+                "stopped; the guard stays: nothing from the LAN leaves {} untranslated \
+                 (`nft delete table ip natd_guard` removes it)",
+                self.config.wan
+            );
+        }
+        match self.kernel.remove_guard() {
+            Ok(()) if another => {
+                format!("stopped; another NAT serves {}, so the guard is gone", self.config.wan)
+            }
+            Ok(()) => format!("stopped; the guard is gone too: {} is open", self.config.wan),
+            Err(error) => format!("stopped; the guard could not be removed: {error}"),
+        }
+    }
+}
+
+/// The backend that the configuration asks for.
+pub(crate) fn want(rules: Rules) -> Want {
+    match rules {
+        Rules::Auto => Want::Auto,
+        Rules::Nft => Want::Nft,
+        Rules::Iptables => Want::Iptables,
+    }
+}
+
+/// What the rules depend on.
+fn surroundings(config: &Config, kernel: &Kernel, world: &World) -> Result<Surroundings, RunError> {
+    let name = |name: &str| {
+        name.parse::<InterfaceName>()
+            .map_err(|error| RunError::Interface(format!("interface {name:?}: {error}")))
+    };
+    let queues = Queues::new(config.kernel.queue, config.kernel.queues)
+        .ok_or_else(|| RunError::Interface("kernel.queues: the queue numbers pass 65535".into()))?;
+    Ok(Surroundings {
+        wan: name(&config.wan)?,
+        wan_addresses: world.wan_addresses().to_vec(),
+        lan: config.lan.iter().map(|lan| name(lan)).collect::<Result<_, _>>()?,
+        lan_prefixes: world.lan_prefixes(),
+        queues,
+        backend: kernel.backend,
+        socket_match: kernel.socket_match,
+    })
+}
+
+/// Lets clients ask; a wish to stop reaches the main loop.
+fn serve(
+    control: Control,
+    shared: &Arc<Shared>,
+    wishes: &Arc<Mutex<Option<bool>>>,
+    wished: &Arc<Wake>,
+    backend: String,
+) -> Result<Server, RunError> {
+    let (shared, wishes, wished) = (Arc::clone(shared), Arc::clone(wishes), Arc::clone(wished));
+    let server = control.serve(Limits::default(), move |request, answer| match request {
+        Request::Status => answer.line(&status::status(&shared, &backend)),
+        Request::Flows { device, protocol } => status::flows(&shared, *device, *protocol, answer),
+        Request::Stop { open } => {
+            *wishes.lock().unwrap_or_else(PoisonError::into_inner) = Some(*open);
+            wished.raise();
+            Ok(())
+        }
+    });
+    server.map_err(|error| RunError::System("serve the control socket", error))
+}

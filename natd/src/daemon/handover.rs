@@ -1,0 +1,67 @@
+//! Flows that change owner between the kernel's NAT and natd.
+
+use nat_core::decision::KernelFlow;
+use nat_core::flow::Tuple;
+use nat_core::nat::{Handover, Nat};
+use nat_core::time::Timestamp;
+
+use crate::check;
+use crate::io::conntrack::{Conntrack, ConntrackError};
+use crate::io::rules::survey;
+use crate::rules::Surroundings;
+
+/// Takes over what conntrack knows: flows of a natd that was killed, and flows that a kernel NAT translates,
+/// whose entries are deleted. Answers how many go on.
+pub(super) fn adopt(conntrack: &mut Conntrack, nat: &mut Nat, now: Timestamp) -> Result<u64, ConntrackError> {
+    let mut adopted = 0;
+    let mut deleted: Vec<Tuple> = Vec::new();
+    conntrack.for_each(|flow| match nat.adopt(now, &flow) {
+        Handover::Adopted => adopted += 1,
+        Handover::AdoptedFromKernel => {
+            adopted += 1;
+            deleted.push(flow.original);
+        }
+        Handover::Ended => deleted.push(flow.original),
+        Handover::Foreign => {}
+    })?;
+    delete(conntrack, &deleted)?;
+    Ok(adopted)
+}
+
+/// Deletes the entries of flows of ours that the kernel would go on to translate.
+pub(super) fn end_kernel_nat(conntrack: &mut Conntrack, nat: &Nat) -> Result<(), ConntrackError> {
+    end(conntrack, |flow| flow.snat && nat.is_ours(flow))
+}
+
+/// Deletes the entries of flows that we translated: they would leave untranslated, whoever comes after us.
+pub(super) fn end_ours(conntrack: &mut Conntrack, nat: &Nat) -> Result<(), ConntrackError> {
+    end(conntrack, |flow| !flow.snat && nat.is_ours(flow))
+}
+
+fn end(conntrack: &mut Conntrack, ours: impl Fn(&KernelFlow) -> bool) -> Result<(), ConntrackError> {
+    let mut deleted = Vec::new();
+    conntrack.for_each(|flow| {
+        if ours(&flow) {
+            deleted.push(flow.original);
+        }
+    })?;
+    delete(conntrack, &deleted)
+}
+
+fn delete(conntrack: &mut Conntrack, flows: &[Tuple]) -> Result<(), ConntrackError> {
+    for flow in flows {
+        conntrack.delete(flow)?;
+    }
+    Ok(())
+}
+
+/// Does another NAT translate what leaves the WAN?
+pub(super) fn another_nat(surroundings: &Surroundings) -> bool {
+    let (nft, legacy) = (survey::nft_ruleset(), survey::iptables_legacy());
+    check::another_nat_serves(
+        &surroundings.wan,
+        &surroundings.lan_prefixes,
+        nft.as_deref(),
+        legacy.as_deref(),
+    )
+}

@@ -1,0 +1,163 @@
+//! What clients are told.
+
+use std::io;
+use std::net::Ipv4Addr;
+
+use nat_core::flow::{Direction, Protocol};
+use nat_core::nat::{Counters, Traffic};
+use nat_core::policy::Filtering;
+use nat_core::session::SessionView;
+use nat_core::time::Timestamp;
+
+use super::Shared;
+use super::world::Side;
+use crate::io::clock;
+use crate::io::control::Answer;
+use crate::io::nfqueue::QueueStats;
+use crate::report::{self, FlowRow, State, Status};
+
+/// Rows read at one time, so that packets do not wait for a whole table.
+const ROWS: usize = 256;
+
+/// The daemon's state now.
+pub(super) fn status(shared: &Shared, backend: &str) -> Status {
+    let now = clock::now();
+    let world = shared.world().clone();
+    let (counters, sizes, devices, policy) = {
+        let nat = shared.nat();
+        (nat.counters().clone(), nat.sizes(), nat.devices().collect::<Vec<_>>(), nat.policy().clone())
+    };
+    let [tcp, udp, icmp] = sizes.sessions.map(u64::from);
+    let translating = world.state == State::Translating;
+    Status {
+        version: env!("CARGO_PKG_VERSION").into(),
+        pid: std::process::id(),
+        uptime_secs: now.since(shared.started).as_secs(),
+        state: world.state,
+        reason: (!translating).then(|| world.waiting_reason()),
+        wan: report::Wan {
+            interface: world.wan.name.clone(),
+            address: world.wan_address().map(|address| address.to_string()),
+            mtu: world.wan.mtu,
+        },
+        lan: world.lan.iter().map(lan).collect(),
+        filtering: filtering(policy.filtering).into(),
+        backend: backend.into(),
+        sessions: report::Sessions {
+            current: tcp + udp + icmp,
+            limit: u64::from(policy.limits.sessions),
+            peak: u64::from(sizes.peak),
+            by_protocol: report::ByProtocol { tcp, udp, icmp },
+        },
+        mappings: u64::from(sizes.mappings),
+        held_syns: u64::from(sizes.held),
+        devices: devices
+            .iter()
+            .map(|device| report::Device {
+                address: device.addr.to_string(),
+                sessions: u64::from(device.sessions),
+                mappings: None,
+                bytes_out: device.bytes[0],
+                bytes_in: device.bytes[1],
+                packets_out: device.packets[0],
+                packets_in: device.packets[1],
+                refused: device.refused,
+            })
+            .collect(),
+        packets: traffic(&counters, |traffic| traffic.packets),
+        bytes: traffic(&counters, |traffic| traffic.bytes),
+        drops: counters.drops().map(|(reason, count)| (reason.name().into(), count)).collect(),
+        notes: counters.notes().map(|(note, count)| (note.name().into(), count)).collect(),
+        queues: queues(),
+        kernel: report::Kernel {
+            admitted: counters.notes().find(|(n, _)| n.name() == "admitted").map_or(0, |(_, count)| count),
+            admit_failed: shared.carrier.admit_failed.value(),
+        },
+    }
+}
+
+fn lan(side: &Side) -> report::Lan {
+    let prefixes =
+        side.addresses.iter().map(|address| format!("{}/{}", address.addr, address.prefix)).collect();
+    report::Lan { interface: side.name.clone(), prefixes }
+}
+
+fn filtering(filtering: Filtering) -> &'static str {
+    match filtering {
+        Filtering::EndpointIndependent => "endpoint-independent",
+        Filtering::AddressDependent => "address-dependent",
+        Filtering::AddressAndPortDependent => "address-and-port-dependent",
+    }
+}
+
+fn traffic(counters: &Counters, of: impl Fn(Traffic) -> u64) -> report::Traffic {
+    let Counters { outbound, inbound, hairpin, passed, .. } = counters;
+    report::Traffic {
+        outbound: of(*outbound),
+        inbound: of(*inbound),
+        hairpin: of(*hairpin),
+        local: of(*passed),
+    }
+}
+
+fn queues() -> Vec<report::Queue> {
+    // Without /proc there is nothing to say about queues.
+    let all = QueueStats::read_all().unwrap_or_default();
+    all.into_iter()
+        .map(|queue| report::Queue {
+            number: queue.number,
+            waiting: queue.waiting.into(),
+            queue_dropped: queue.queue_dropped,
+            user_dropped: queue.user_dropped,
+        })
+        .collect()
+}
+
+/// Every session of `device` and `protocol`, a line each.
+pub(super) fn flows(
+    shared: &Shared,
+    device: Option<Ipv4Addr>,
+    protocol: Option<Protocol>,
+    answer: &mut Answer<'_>,
+) -> io::Result<()> {
+    let mut next = Some(0);
+    while let Some(from) = next {
+        let (sessions, after) = shared.nat().sessions(from, ROWS);
+        next = after;
+        let now = clock::now();
+        for session in sessions {
+            let wanted = device.is_none_or(|device| device == session.internal.addr)
+                && protocol.is_none_or(|protocol| protocol == session.protocol);
+            if wanted {
+                answer.line(&row(&session, now))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn row(session: &SessionView, now: Timestamp) -> FlowRow {
+    let origin = match session.origin {
+        _ if session.router => "router",
+        _ if session.remote.addr == session.external.addr => "hairpin",
+        Direction::Outbound => "outbound",
+        Direction::Inbound => "inbound",
+    };
+    FlowRow {
+        protocol: session.protocol.to_string(),
+        internal: session.internal.to_string(),
+        external: session.external.to_string(),
+        remote: session.remote.to_string(),
+        state: session.state.name().into(),
+        age_secs: now.since(session.created).as_secs(),
+        idle_secs: now.since(session.last_seen).as_secs(),
+        expires_secs: session.deadline.since(now).as_secs(),
+        bytes_out: session.bytes[0],
+        bytes_in: session.bytes[1],
+        packets_out: session.packets[0].into(),
+        packets_in: session.packets[1].into(),
+        origin: origin.into(),
+        name: passthrough::by_port(session.protocol, session.internal.id.0, session.remote.id.0)
+            .map(|vpn| vpn.name().into()),
+    }
+}

@@ -1,0 +1,226 @@
+//! The nft side of the rules; the parent module tells what and why.
+
+use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
+
+use super::{Backend, GUARD_TABLE, KIND_MASK, LOCAL_SOCKET, MARK_MASK, Mark, Queues, Surroundings, TABLE};
+
+/// What is left of the mark when our bits are cleared.
+const UNMARK: u32 = !MARK_MASK;
+
+/// One of these holds for a packet that any socket wants. `socket wildcard` would not do: it says nothing of a
+/// connection in its handshake or in TIME-WAIT, neither 0 nor 1.
+const ANY_SOCKET: [&str; 2] = ["socket transparent 0", "socket transparent 1"];
+
+/// The block of the table that goes when natd stops.
+pub(super) fn table(s: &Surroundings) -> String {
+    let waits = s.wan_addresses.is_empty();
+    let queue = |rules: Vec<String>| match s.backend {
+        Backend::Nft if !waits => rules,
+        Backend::Nft | Backend::Iptables => Vec::new(),
+    };
+    let sockets = |rules: Vec<String>| if s.socket_match && !waits { rules } else { Vec::new() };
+    [
+        format!("table ip {TABLE} {{\n  counter no_wan_address {{ }}\n"),
+        address_set("wan_addresses", &wan_addresses(s)),
+        chain("see_sockets", "filter hook prerouting priority -301", &sockets(see_sockets(s))),
+        chain("queue_prerouting", "filter hook prerouting priority -299", &queue(queue_prerouting(s))),
+        chain("mark_input", "filter hook input priority -151", &sockets(mark_input(s))),
+        chain(
+            "queue_input",
+            "filter hook input priority -149",
+            &queue(vec![queue_marked("", &[Mark::Unwanted], s)]),
+        ),
+        chain("mark_forward", "filter hook forward priority 300", &mark_forward(s)),
+        chain(
+            "mark_output",
+            "filter hook output priority 300",
+            &if waits { Vec::new() } else { mark_output(s) },
+        ),
+        chain("null_binding", "nat hook postrouting priority 99", &null_binding()),
+        chain("queue_postrouting", "filter hook postrouting priority 300", &queue(queue_postrouting(s))),
+        "}\n".to_owned(),
+    ]
+    .concat()
+}
+
+/// The block of the table that stays.
+pub(super) fn guard(s: &Surroundings) -> String {
+    let mut rules = vec![
+        format!("oifname != {} return", s.wan),
+        "ip saddr @wan_addresses return".to_owned(),
+        "ip saddr @lan_prefixes counter name \"lan_source\" drop".to_owned(),
+        "ct status snat return".to_owned(),
+    ];
+    rules.extend(lan(s).map(|lan| format!("iifname {lan} counter name \"foreign_source\" drop")));
+    [
+        format!("table ip {GUARD_TABLE} {{\n  counter lan_source {{ }}\n  counter foreign_source {{ }}\n"),
+        address_set("wan_addresses", &wan_addresses(s)),
+        prefix_set("lan_prefixes", &s.lan_prefixes),
+        chain("guard", "filter hook postrouting priority 310", &rules),
+        "}\n".to_owned(),
+    ]
+    .concat()
+}
+
+/// Text for `nft --check`: can the kernel queue by nft?
+pub fn probe_queue() -> String {
+    probe("filter hook prerouting priority -299", "queue num 0")
+}
+
+/// Text for `nft --check`: has the kernel the `socket` expression?
+pub fn probe_socket() -> String {
+    probe("filter hook prerouting priority -301", "socket wildcard 0 socket transparent 0 accept")
+}
+
+/// Text for `nft --check`: can a nat chain give the null binding?
+pub fn probe_binding() -> String {
+    probe("nat hook postrouting priority 99", "snat to ct original ip saddr")
+}
+
+fn probe(kind: &str, rule: &str) -> String {
+    ["table ip natd_probe {\n".to_owned(), chain("probe", kind, &[rule.to_owned()]), "}\n".to_owned()]
+        .concat()
+}
+
+fn see_sockets(s: &Surroundings) -> Vec<String> {
+    let sides: Vec<String> = both_sides(s).collect();
+    let mark = |key: &str| format!("{key} meta mark set meta mark | {LOCAL_SOCKET:#010x}");
+    let mut rules = vec![
+        "ip daddr != @wan_addresses return".to_owned(),
+        // A tunnel's inner packet may bring the mark of the outer one.
+        format!("iifname {} meta mark set meta mark & {UNMARK:#010x}", s.wan),
+        "socket wildcard 1 return".to_owned(),
+    ];
+    rules.extend(sides.iter().flat_map(|from| ANY_SOCKET.map(|any| mark(&format!("iifname {from} {any}")))));
+    rules
+}
+
+fn queue_prerouting(s: &Surroundings) -> Vec<String> {
+    both_sides(s).map(|from| format!("iifname {from} ip daddr @wan_addresses {}", queue(s.queues))).collect()
+}
+
+fn mark_input(s: &Surroundings) -> Vec<String> {
+    let [any, other] = ANY_SOCKET;
+    vec![
+        format!("iifname != {} return", s.wan),
+        "meta l4proto != tcp return".to_owned(),
+        "ct state != new return".to_owned(),
+        format!("{any} return"),
+        format!("{other} return"),
+        set_mark(Mark::Unwanted),
+    ]
+}
+
+fn mark_forward(s: &Surroundings) -> Vec<String> {
+    let Some(lan) = lan(s) else { return Vec::new() };
+    let last = if s.wan_addresses.is_empty() {
+        "counter name \"no_wan_address\" drop".to_owned()
+    } else {
+        set_mark(Mark::Forwarded)
+    };
+    vec![
+        format!("iifname != {lan} return"),
+        format!("oifname != {} return", s.wan),
+        "ct status snat,dnat return".to_owned(),
+        last,
+    ]
+}
+
+fn mark_output(s: &Surroundings) -> Vec<String> {
+    vec![
+        format!("oifname != {} return", s.wan),
+        // natd's own raw packets. The socket bit does not count: fwmark_reflect may bring it here.
+        format!("meta mark & {KIND_MASK:#010x} != 0 return"),
+        "ct status snat,dnat return".to_owned(),
+        // A DHCP client has no address yet; multicast and broadcast do not come back as a flow.
+        "ip saddr 0.0.0.0 return".to_owned(),
+        "ip daddr { 224.0.0.0/4, 255.255.255.255 } return".to_owned(),
+        set_mark(Mark::Own),
+    ]
+}
+
+fn null_binding() -> Vec<String> {
+    let ours = [Mark::Forwarded, Mark::Own, Mark::Hairpin, Mark::Final];
+    vec![format!("{} snat to ct original ip saddr", marked(&ours))]
+}
+
+fn queue_postrouting(s: &Surroundings) -> Vec<String> {
+    let mut rules = vec![queue_marked(&format!("oifname {} ", s.wan), &[Mark::Forwarded, Mark::Own], s)];
+    rules.extend(lan(s).map(|lan| queue_marked(&format!("oifname {lan} "), &[Mark::Hairpin], s)));
+    rules
+}
+
+fn queue_marked(condition: &str, marks: &[Mark], s: &Surroundings) -> String {
+    format!("{condition}{} {}", marked(marks), queue(s.queues))
+}
+
+fn marked(marks: &[Mark]) -> String {
+    let values: Vec<String> = marks.iter().map(|mark| format!("{:#010x}", mark.bits())).collect();
+    format!("meta mark & {KIND_MASK:#010x} == {{ {} }}", values.join(", "))
+}
+
+fn set_mark(mark: Mark) -> String {
+    format!("meta mark set meta mark & {UNMARK:#010x} | {:#010x}", mark.bits())
+}
+
+fn queue(queues: Queues) -> String {
+    let Queues { first, last } = queues;
+    if first == last { format!("queue num {first}") } else { format!("queue num {first}-{last}") }
+}
+
+/// The WAN, then the LAN interfaces, each as one operand of `iifname`.
+fn both_sides(s: &Surroundings) -> impl Iterator<Item = String> {
+    std::iter::once(s.wan.to_string()).chain(lan(s))
+}
+
+/// The LAN interfaces as an anonymous set; `None` when there are none, since nft has no empty one.
+fn lan(s: &Surroundings) -> Option<String> {
+    let names: BTreeSet<String> = s.lan.iter().map(ToString::to_string).collect();
+    (!names.is_empty()).then(|| format!("{{ {} }}", names.into_iter().collect::<Vec<_>>().join(", ")))
+}
+
+fn wan_addresses(s: &Surroundings) -> Vec<Ipv4Addr> {
+    let unique: BTreeSet<Ipv4Addr> = s.wan_addresses.iter().map(|address| address.addr).collect();
+    unique.into_iter().collect()
+}
+
+fn address_set(name: &str, addresses: &[Ipv4Addr]) -> String {
+    let list: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+    format!("  set {name} {{\n    type ipv4_addr\n{}  }}\n", elements(&list))
+}
+
+fn prefix_set(name: &str, prefixes: &[(Ipv4Addr, u8)]) -> String {
+    let list: Vec<String> =
+        disjoint(prefixes).iter().map(|(network, length)| format!("{network}/{length}")).collect();
+    format!("  set {name} {{\n    type ipv4_addr\n    flags interval\n{}  }}\n", elements(&list))
+}
+
+fn elements(list: &[String]) -> String {
+    if list.is_empty() { String::new() } else { format!("    elements = {{ {} }}\n", list.join(", ")) }
+}
+
+/// The prefixes as networks, without those inside another one: an interval set refuses overlaps. A length above
+/// 32 counts as 32.
+fn disjoint(prefixes: &[(Ipv4Addr, u8)]) -> Vec<(Ipv4Addr, u8)> {
+    let mut kept: Vec<(Ipv4Addr, u8)> = Vec::new();
+    let mut widest_first: Vec<(u8, Ipv4Addr)> =
+        prefixes.iter().map(|&(addr, length)| (length.min(32), network(addr, length.min(32)))).collect();
+    widest_first.sort_unstable();
+    for (length, addr) in widest_first {
+        if !kept.iter().any(|&(wide, wide_length)| network(addr, wide_length) == wide) {
+            kept.push((addr, length));
+        }
+    }
+    kept
+}
+
+fn network(addr: Ipv4Addr, length: u8) -> Ipv4Addr {
+    let mask = u32::MAX.checked_shl(32 - u32::from(length)).unwrap_or(0);
+    Ipv4Addr::from_bits(addr.to_bits() & mask)
+}
+
+fn chain(name: &str, kind: &str, rules: &[String]) -> String {
+    let rules: String = rules.iter().map(|rule| format!("    {rule}\n")).collect();
+    format!("  chain {name} {{\n    type {kind}; policy accept;\n{rules}  }}\n")
+}

@@ -1,0 +1,71 @@
+//! The router's rules that are not natd's: its stateful firewall, and the kernel's own NAT.
+
+use std::net::Ipv4Addr;
+
+use crate::nat::Forward;
+
+/// Does the firewall let through what the kernel's own port forwards have translated? natd gets no such rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AcceptKernelForwards {
+    /// Yes: `ct status dnat accept`.
+    Yes,
+    /// No.
+    No,
+}
+
+/// The stateful firewall that every lab's router has.
+pub fn firewall(accept: AcceptKernelForwards) -> String {
+    let dnat = match accept {
+        AcceptKernelForwards::Yes => "ct status dnat accept",
+        AcceptKernelForwards::No => "",
+    };
+    format!(
+        r#"table ip lab_firewall {{
+ chain forward {{
+  type filter hook forward priority 0; policy drop;
+  ct state established,related accept
+  iifname {{ "br-lan", "br-iot" }} oifname "wan0" accept
+  iifname {{ "br-lan", "br-iot" }} oifname {{ "br-lan", "br-iot" }} accept
+  {dnat}
+ }}
+}}
+"#
+    )
+}
+
+/// The kernel's masquerade with port forwards that also work from the LAN.
+pub fn masquerade(wan: Ipv4Addr, forwards: &[Forward]) -> String {
+    let mut rules = String::new();
+    for forward in forwards {
+        let (first, last) = forward.external;
+        for (port, internal) in (first..=last).zip(forward.internal..) {
+            rules.push_str(&format!(
+                "  ip daddr {wan} {} dport {port} dnat to {}:{internal}\n",
+                forward.transport.name(),
+                forward.host
+            ));
+        }
+    }
+    format!(
+        r#"table ip lab_nat {{
+ chain prerouting {{
+  type nat hook prerouting priority -100;
+{rules} }}
+ chain postrouting {{
+  type nat hook postrouting priority 100;
+  oifname "wan0" masquerade
+  oifname {{ "br-lan", "br-iot" }} ct status dnat ct original ip daddr {wan} iifname {{ "br-lan", "br-iot" }} snat to {wan}
+ }}
+}}
+"#
+    )
+}
+
+/// Only a masquerade rule, as someone forgot it in an older set-up.
+pub const FORGOTTEN_MASQUERADE: &str = r#"table ip forgotten {
+ chain postrouting {
+  type nat hook postrouting priority 100;
+  oifname "wan0" masquerade
+ }
+}
+"#;

@@ -1,0 +1,68 @@
+//! What a lab needs of the machine, and what happens when that is missing.
+
+use std::path::Path;
+use std::sync::OnceLock;
+
+use crate::sys;
+
+/// Program, Debian package.
+const PROGRAMS: [(&str, &str); 14] = [
+    ("ip", "iproute2"),
+    ("nft", "nftables"),
+    ("iptables", "iptables"),
+    ("conntrack", "conntrack"),
+    ("ping", "iputils-ping"),
+    ("traceroute", "traceroute"),
+    ("socat", "socat"),
+    ("iperf3", "iperf3"),
+    ("tcpdump", "tcpdump"),
+    ("turnserver", "coturn"),
+    ("turnutils_natdiscovery", "coturn"),
+    ("setpriv", "util-linux"),
+    ("sha256sum", "coreutils"),
+    ("sysctl", "procps"),
+];
+
+/// Everything that is missing, one line that says what to do; `None` when nothing is.
+pub fn missing() -> Option<String> {
+    static MISSING: OnceLock<Option<String>> = OnceLock::new();
+    MISSING
+        .get_or_init(|| {
+            if !sys::is_root() {
+                return Some("needs root for network namespaces: run tests/run.sh".to_owned());
+            }
+            let mut packages: Vec<&str> = PROGRAMS
+                .iter()
+                .filter(|(program, _)| !installed(program))
+                .map(|(_, package)| *package)
+                .collect();
+            packages.dedup();
+            (!packages.is_empty()).then(|| format!("needs: apt-get install {}", packages.join(" ")))
+        })
+        .clone()
+}
+
+/// May this test run? `false`, with a line printed, when something is missing and that is allowed.
+///
+/// # Panics
+/// When something is missing and `NATD_TESTS_NO_ROOT` is not 1.
+pub fn met() -> bool {
+    let Some(missing) = missing() else {
+        return true;
+    };
+    let allowed = std::env::var("NATD_TESTS_NO_ROOT").is_ok_and(|value| value == "1");
+    assert!(allowed, "this kernel test {missing} (or set NATD_TESTS_NO_ROOT=1 to skip all kernel tests)");
+    skip(&missing);
+    false
+}
+
+/// Prints that the running test is skipped, and why.
+pub fn skip(why: &str) {
+    let name = std::thread::current().name().unwrap_or("test").to_owned();
+    eprintln!("skipped: {name}: {why}");
+}
+
+fn installed(program: &str) -> bool {
+    let path = std::env::var("PATH").unwrap_or_default();
+    path.split(':').chain(["/usr/sbin", "/sbin"]).any(|dir| Path::new(dir).join(program).exists())
+}

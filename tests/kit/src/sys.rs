@@ -1,0 +1,238 @@
+//! The system calls that the standard library does not offer: entering a namespace, raw and packet
+//! sockets, socket options, signals. The only file of the kit with `unsafe`.
+#![expect(unsafe_code, reason = "setns, raw sockets and socket options exist only as C calls")]
+
+use std::fs::File;
+use std::io;
+use std::mem::size_of;
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::path::Path;
+
+use libc::{c_int, c_void, sockaddr, sockaddr_in, sockaddr_ll, socklen_t};
+
+/// Is this process root (effective user id 0)?
+pub fn is_root() -> bool {
+    // SAFETY: no arguments, cannot fail.
+    unsafe { libc::geteuid() == 0 }
+}
+
+/// Moves the calling thread into the network namespace at `path`.
+///
+/// # Errors
+/// As the kernel says: no such namespace, no permission.
+pub fn enter_netns(path: &Path) -> io::Result<()> {
+    let file = File::open(path)?;
+    // SAFETY: the descriptor is open for the whole call; only this thread's namespace changes.
+    done(unsafe { libc::setns(file.as_raw_fd(), libc::CLONE_NEWNET) }).map(drop)
+}
+
+/// Sends `signal` to the process `pid`; a negative pid means its process group.
+///
+/// # Errors
+/// As the kernel says, for instance that there is no such process.
+pub fn kill(pid: i32, signal: c_int) -> io::Result<()> {
+    // SAFETY: plain numbers.
+    done(unsafe { libc::kill(pid, signal) }).map(drop)
+}
+
+/// Opens a socket of the calling thread's namespace.
+///
+/// # Errors
+/// As the kernel says, for instance no permission for raw sockets.
+pub fn socket(domain: c_int, kind: c_int, protocol: c_int) -> io::Result<OwnedFd> {
+    // SAFETY: plain numbers; the descriptor is checked and then owned by nobody else.
+    unsafe {
+        let fd = done(libc::socket(domain, kind | libc::SOCK_CLOEXEC, protocol))?;
+        Ok(OwnedFd::from_raw_fd(fd))
+    }
+}
+
+/// Sets a socket option that is an int.
+///
+/// # Errors
+/// As the kernel says.
+pub fn set_option(fd: BorrowedFd<'_>, level: c_int, name: c_int, value: c_int) -> io::Result<()> {
+    // SAFETY: pointer and length describe `value`, which lives through the call.
+    done(unsafe {
+        libc::setsockopt(fd.as_raw_fd(), level, name, (&raw const value).cast::<c_void>(), len_of::<c_int>())
+    })
+    .map(drop)
+}
+
+/// Sets how long a blocking receive or send (`libc::SO_RCVTIMEO`, `libc::SO_SNDTIMEO`) may take.
+///
+/// # Errors
+/// As the kernel says.
+pub fn set_timeout(fd: BorrowedFd<'_>, name: c_int, milliseconds: u32) -> io::Result<()> {
+    let value = libc::timeval {
+        tv_sec: i64::from(milliseconds / 1000),
+        tv_usec: i64::from(milliseconds % 1000) * 1000,
+    };
+    // SAFETY: pointer and length describe `value`, which lives through the call.
+    done(unsafe {
+        libc::setsockopt(
+            fd.as_raw_fd(),
+            libc::SOL_SOCKET,
+            name,
+            (&raw const value).cast::<c_void>(),
+            len_of::<libc::timeval>(),
+        )
+    })
+    .map(drop)
+}
+
+/// Binds an IPv4 socket.
+///
+/// # Errors
+/// As the kernel says, for instance address in use.
+pub fn bind(fd: BorrowedFd<'_>, addr: SocketAddrV4) -> io::Result<()> {
+    let addr = c_address(addr);
+    // SAFETY: pointer and length describe `addr`, which lives through the call.
+    done(unsafe { libc::bind(fd.as_raw_fd(), (&raw const addr).cast::<sockaddr>(), len_of::<sockaddr_in>()) })
+        .map(drop)
+}
+
+/// Connects an IPv4 socket; blocks for at most the socket's send timeout.
+///
+/// # Errors
+/// As the kernel says; a timeout is `EINPROGRESS` or `EAGAIN`.
+pub fn connect(fd: BorrowedFd<'_>, addr: SocketAddrV4) -> io::Result<()> {
+    let addr = c_address(addr);
+    // SAFETY: pointer and length describe `addr`, which lives through the call.
+    done(unsafe {
+        libc::connect(fd.as_raw_fd(), (&raw const addr).cast::<sockaddr>(), len_of::<sockaddr_in>())
+    })
+    .map(drop)
+}
+
+/// Sends `packet` to `to` through an IPv4 socket, raw ones included.
+///
+/// # Errors
+/// As the kernel says.
+pub fn send_to(fd: BorrowedFd<'_>, packet: &[u8], to: Ipv4Addr) -> io::Result<()> {
+    let addr = c_address(SocketAddrV4::new(to, 0));
+    // SAFETY: pointers and lengths describe `packet` and `addr`, which live through the call.
+    let sent = unsafe {
+        libc::sendto(
+            fd.as_raw_fd(),
+            packet.as_ptr().cast::<c_void>(),
+            packet.len(),
+            0,
+            (&raw const addr).cast::<sockaddr>(),
+            len_of::<sockaddr_in>(),
+        )
+    };
+    if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// One packet from a packet socket.
+#[derive(Clone, Copy, Debug)]
+pub struct Frame {
+    /// How long it was on the wire, from its IP header on; may exceed the buffer.
+    pub len: usize,
+    /// Is it IPv4?
+    pub ipv4: bool,
+    /// Did this machine send it?
+    pub outgoing: bool,
+}
+
+/// Opens a packet socket on `interface` that delivers from the IP header on.
+///
+/// # Errors
+/// As the kernel says: no such interface, no permission.
+pub fn packet_socket(interface: &str) -> io::Result<OwnedFd> {
+    let name = std::ffi::CString::new(interface).map_err(io::Error::other)?;
+    // SAFETY: `name` is a C string that lives through the call.
+    let index = unsafe { libc::if_nametoindex(name.as_ptr()) };
+    if index == 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // Protocol 0 receives nothing until bind names both the interface and the protocol.
+    let fd = socket(libc::AF_PACKET, libc::SOCK_DGRAM, 0)?;
+    // SAFETY: all-zero is a valid sockaddr_ll.
+    let mut addr: sockaddr_ll = unsafe { std::mem::zeroed() };
+    addr.sll_family = c_family(libc::AF_PACKET);
+    addr.sll_protocol = ethertype(libc::ETH_P_ALL);
+    addr.sll_ifindex = c_int::try_from(index).map_err(io::Error::other)?;
+    let borrowed = fd.as_raw_fd();
+    // SAFETY: pointer and length describe `addr`, which lives through the call.
+    done(unsafe { libc::bind(borrowed, (&raw const addr).cast::<sockaddr>(), len_of::<sockaddr_ll>()) })?;
+    Ok(fd)
+}
+
+/// Receives one packet from a packet socket into `buffer`, cut off where that ends.
+///
+/// # Errors
+/// `WouldBlock` after the receive timeout; otherwise as the kernel says.
+pub fn receive_frame(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<Frame> {
+    // SAFETY: all-zero is a valid sockaddr_ll.
+    let mut from: sockaddr_ll = unsafe { std::mem::zeroed() };
+    let mut from_len = len_of::<sockaddr_ll>();
+    // SAFETY: pointers and lengths describe `buffer` and `from`, which live through the call.
+    let len = unsafe {
+        libc::recvfrom(
+            fd.as_raw_fd(),
+            buffer.as_mut_ptr().cast::<c_void>(),
+            buffer.len(),
+            libc::MSG_TRUNC,
+            (&raw mut from).cast::<sockaddr>(),
+            &raw mut from_len,
+        )
+    };
+    let len = usize::try_from(len).map_err(|_| io::Error::last_os_error())?;
+    Ok(Frame {
+        len,
+        ipv4: from.sll_protocol == ethertype(libc::ETH_P_IP),
+        outgoing: from.sll_pkttype == libc::PACKET_OUTGOING,
+    })
+}
+
+/// How many packets a packet socket lost for want of room since the last call.
+///
+/// # Errors
+/// As the kernel says.
+pub fn packets_lost(fd: BorrowedFd<'_>) -> io::Result<u32> {
+    // SAFETY: all-zero is a valid tpacket_stats.
+    let mut stats: libc::tpacket_stats = unsafe { std::mem::zeroed() };
+    let mut len = len_of::<libc::tpacket_stats>();
+    // SAFETY: pointer and length describe `stats`, which lives through the call.
+    done(unsafe {
+        libc::getsockopt(
+            fd.as_raw_fd(),
+            libc::SOL_PACKET,
+            libc::PACKET_STATISTICS,
+            (&raw mut stats).cast::<c_void>(),
+            &raw mut len,
+        )
+    })?;
+    Ok(stats.tp_drops)
+}
+
+fn done(result: c_int) -> io::Result<c_int> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}
+
+fn c_address(addr: SocketAddrV4) -> sockaddr_in {
+    sockaddr_in {
+        sin_family: c_family(libc::AF_INET),
+        sin_port: addr.port().to_be(),
+        sin_addr: libc::in_addr { s_addr: u32::from(*addr.ip()).to_be() },
+        sin_zero: [0; 8],
+    }
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "address families are below 64")]
+fn c_family(family: c_int) -> libc::sa_family_t {
+    family as libc::sa_family_t
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "ethertypes have 16 bits")]
+fn ethertype(value: c_int) -> u16 {
+    (value as u16).to_be()
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "sizes of C structs are small")]
+fn len_of<T>() -> socklen_t {
+    size_of::<T>() as socklen_t
+}
