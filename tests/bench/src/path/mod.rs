@@ -1,9 +1,9 @@
 //! What the way through user space costs, beside plain kernel masquerade in the same run.
 //!
 //! Each path has namespaces of its own, so that they alternate without being set up anew; every second round
-//! goes through them in reverse. One round measures everything on every path, and a ratio is that of two
-//! figures of one round: what disturbs the machine for longer than a round disturbs both. The table shows
-//! the medians. A first round is not counted.
+//! goes through them in reverse. Within a round one figure is measured on every path before the next, and a
+//! ratio is that of two figures of one round: what disturbs the machine for longer than a few seconds disturbs
+//! both. The table shows the medians. A first round is not counted.
 //!
 //! The router's CPU time for small packets cannot be read anywhere, since the packets travel on the time of
 //! whoever sends them. It is the difference: CPU time of sender, receiver, daemon and soft interrupts for a
@@ -94,8 +94,10 @@ pub(crate) fn compare(subject: Subject, rounds: u16) -> io::Result<()> {
         if round % 2 == 1 {
             order.reverse();
         }
-        for path in order {
-            row[path] = measure(&labs[path], round)?;
+        for traffic in TRAFFIC {
+            for path in order {
+                traffic(&labs[path], round, &mut row[path])?;
+            }
         }
         if round > 0 {
             results.push(row);
@@ -105,29 +107,53 @@ pub(crate) fn compare(subject: Subject, rounds: u16) -> io::Result<()> {
     Ok(())
 }
 
-fn measure(lab: &Lab, round: u16) -> io::Result<Figures> {
-    let gigabits = |cost: load::Cost| cost.arrived as f64 * 8e-9 / cost.time.as_secs_f64();
-    let rate = |cost: load::Cost| cost.arrived as f64 / cost.time.as_secs_f64();
-    let one = load::tcp_bulk(lab, 1, Way::Up, BULK)?;
-    let eight = load::tcp_bulk(lab, 8, Way::Up, BULK)?;
-    let down = load::tcp_bulk(lab, 1, Way::Down, BULK)?;
-    let small = load::udp_small(lab, SMALL_PACKETS)?;
-    let latency = load::latency(lab, ROUND_TRIPS)?;
-    let first = 2000 + round * NEW_FLOWS;
-    let flows = load::udp_new_flows(lab, first..first + NEW_FLOWS)?;
-    let connects = load::tcp_connects(lab, CONNECTS)?;
-    Ok([
-        gigabits(one),
-        gigabits(eight),
-        gigabits(down),
-        eight.cpu.as_secs_f64() * 1e9 / eight.arrived as f64,
-        small.cpu.as_nanos() as f64 / small.arrived as f64,
-        rate(small),
-        latency.median(),
-        latency.percentile(99),
-        rate(flows),
-        rate(connects),
-    ])
+/// One kind of traffic, and the figures that it gives.
+type Traffic = fn(&Lab, u16, &mut Figures) -> io::Result<()>;
+
+const TRAFFIC: [Traffic; 7] = [
+    |lab, _, figures| {
+        figures[0] = gigabits(load::tcp_bulk(lab, 1, Way::Up, BULK)?);
+        Ok(())
+    },
+    |lab, _, figures| {
+        let cost = load::tcp_bulk(lab, 8, Way::Up, BULK)?;
+        figures[1] = gigabits(cost);
+        figures[3] = cost.cpu.as_secs_f64() * 1e9 / cost.arrived as f64;
+        Ok(())
+    },
+    |lab, _, figures| {
+        figures[2] = gigabits(load::tcp_bulk(lab, 1, Way::Down, BULK)?);
+        Ok(())
+    },
+    |lab, _, figures| {
+        let cost = load::udp_small(lab, SMALL_PACKETS)?;
+        figures[4] = cost.cpu.as_nanos() as f64 / cost.arrived as f64;
+        figures[5] = rate(cost);
+        Ok(())
+    },
+    |lab, _, figures| {
+        let latency = load::latency(lab, ROUND_TRIPS)?;
+        figures[6] = latency.median();
+        figures[7] = latency.percentile(99);
+        Ok(())
+    },
+    |lab, round, figures| {
+        let first = 2000 + round * NEW_FLOWS;
+        figures[8] = rate(load::udp_new_flows(lab, first..first + NEW_FLOWS)?);
+        Ok(())
+    },
+    |lab, _, figures| {
+        figures[9] = rate(load::tcp_connects(lab, CONNECTS)?);
+        Ok(())
+    },
+];
+
+fn gigabits(cost: load::Cost) -> f64 {
+    cost.arrived as f64 * 8e-9 / cost.time.as_secs_f64()
+}
+
+fn rate(cost: load::Cost) -> f64 {
+    cost.arrived as f64 / cost.time.as_secs_f64()
 }
 
 fn print(label: &str, results: &[[Figures; 4]]) {
