@@ -61,9 +61,13 @@ fn print_path(arguments: &[String]) -> ExitCode {
 }
 
 fn print_decide() {
-    println!("| decision and rewrite of known flows in random order | ns/packet, median (min..max) of 9 | target | kept |");
+    println!(
+        "| decision and rewrite of known flows in random order | ns/packet, median (min..max) of 9 | target | kept |"
+    );
     println!("|---|---|---|---|");
-    for (protocol, flows) in [(TCP, 1024), (TCP, 65_536), (UDP, 1024), (UDP, 65_536), (ICMP, 1024), (ICMP, 32_768)] {
+    for (protocol, flows) in
+        [(TCP, 1024), (TCP, 65_536), (UDP, 1024), (UDP, 65_536), (ICMP, 1024), (ICMP, 32_768)]
+    {
         let samples = decide::measure(protocol, flows);
         let target = (protocol == TCP && flows == 65_536).then_some(250.0);
         let (limit, kept) = target.map_or((String::from("-"), "-"), |most: f64| {

@@ -157,7 +157,9 @@ fn rate(cost: load::Cost) -> f64 {
 }
 
 fn print(label: &str, results: &[[Figures; 4]]) {
-    println!("| way of a packet | unit | direct | forwarded | masquerade | {label} | × masquerade (min..max) | target | kept |");
+    println!(
+        "| way of a packet | unit | direct | forwarded | masquerade | {label} | × masquerade (min..max) | target | kept |"
+    );
     println!("|---|---|---|---|---|---|---|---|---|");
     for (at, figure) in FIGURES.iter().enumerate() {
         let value = |round: &[Figures; 4], path: usize| {
