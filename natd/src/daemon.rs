@@ -27,11 +27,12 @@ use nat_core::time::Timestamp;
 use crate::config::{Config, Rules};
 use crate::io::conntrack::{Conntrack, ConntrackError};
 use crate::io::control::{Control, ControlError, Limits, Request, Server};
-use crate::io::netlink::Links;
-use crate::io::nfqueue::{OpenError, Queue};
+use crate::io::netlink::{Links, neighbours};
+use crate::io::nfqueue::{OpenError, Queue, Trains};
 use crate::io::rules::{Kernel, RulesError, Want};
 use crate::io::sandbox::{self, SandboxError};
 use crate::io::signals::{Signal, Signals};
+use crate::io::sysctl::Verification;
 use crate::io::transmit::Transmitter;
 use crate::io::{clock, files};
 use crate::report::State;
@@ -45,6 +46,8 @@ use crate::io::poll::{Wake, wait};
 const TICK: Duration = Duration::from_secs(1);
 /// How often the router's own listening sockets are looked up.
 const LISTENERS_EVERY: Duration = Duration::from_secs(5);
+/// How long after the rules went in the kernel's own NAT may still finish what it had begun.
+const SWEEP: Duration = Duration::from_secs(5);
 /// How often the rules are checked to be there: a firewall restart may have flushed them.
 const RULES_EVERY: Duration = Duration::from_secs(20);
 
@@ -188,11 +191,15 @@ struct Daemon {
     conntrack: Conntrack,
     workers: Vec<JoinHandle<()>>,
     stop_workers: Wake,
+    /// Restored when natd ends.
+    _verification: Option<Verification>,
     wishes: Arc<Mutex<Option<bool>>>,
     wished: Arc<Wake>,
     server: Option<Server>,
     next_listeners: Timestamp,
     next_rules: Timestamp,
+    /// Until then, flows that a kernel NAT began while the rules went in may come to light.
+    sweep_until: Timestamp,
     /// `natd stop --open`: the guard goes too.
     open: bool,
 }
@@ -206,8 +213,19 @@ impl Daemon {
         let world = World::look(&mut links, &config)?;
         let kernel = Kernel::probe(want(config.kernel.rules))?;
         let mut conntrack = Conntrack::open()?;
+        let verification = Verification::switch_off();
+        let trains = match &verification {
+            Ok(_) => Trains::Whole,
+            Err(error) => {
+                log::warn!(
+                    "net.netfilter.nf_conntrack_checksum cannot be set to 0 ({error}); large packets come in \
+                     pieces and bulk transfers are slow until you set it"
+                );
+                Trains::Split
+            }
+        };
         let queues: Vec<Queue> = (0..config.kernel.queues)
-            .map(|n| Queue::open(config.kernel.queue.saturating_add(n), config.kernel.queue_length))
+            .map(|n| Queue::open(config.kernel.queue.saturating_add(n), config.kernel.queue_length, trains))
             .collect::<Result<_, _>>()?;
         let started = clock::now();
         let mut nat = Nat::new(config.policy.clone(), clock::random_seed(), started);
@@ -249,11 +267,13 @@ impl Daemon {
             conntrack,
             workers,
             stop_workers,
+            _verification: verification.ok(),
             wishes,
             wished,
             server: Some(server),
             next_listeners: started + LISTENERS_EVERY,
             next_rules: started + RULES_EVERY,
+            sweep_until: started + SWEEP,
             open: false,
         };
         if adopted > 0 {
@@ -310,13 +330,23 @@ impl Daemon {
     }
 
     fn pass_time(&mut self) {
-        let now = clock::now();
-        self.shared.nat().handle_timeout(now);
+        let (now, patience) = (clock::now(), world::patience());
+        {
+            let mut nat = self.shared.nat();
+            nat.set_patience(patience);
+            nat.handle_timeout(now);
+        }
         self.shared.carrier.carry_out_all(&self.shared);
         if now >= self.next_listeners {
             self.next_listeners = now + LISTENERS_EVERY;
             let listeners = world::listeners();
             self.shared.nat().set_listeners(listeners);
+        }
+        if now < self.sweep_until {
+            let swept = handover::end_kernel_nat(&mut self.conntrack, &self.shared.nat());
+            if let Err(error) = swept {
+                log::warn!("flows of another NAT may go on beside natd: {error}");
+            }
         }
         if now >= self.next_rules {
             self.next_rules = now + RULES_EVERY;
@@ -426,6 +456,11 @@ impl Daemon {
             if worker.join().is_err() {
                 log::error!("a queue's thread panicked");
             }
+        }
+        // What the router would say of packets that still wait for a device must be said under the guard's eyes.
+        let lan = self.shared.world().lan_indices();
+        if let Err(error) = neighbours::give_up_on_silent(&lan) {
+            log::warn!("packets may still wait for devices that do not answer: {error}");
         }
         let ended = handover::end_ours(&mut self.conntrack, &self.shared.nat());
         if let Err(error) = ended {

@@ -67,9 +67,11 @@ fn leftovers_of_a_killed_natd_are_replaced() {
 #[test]
 fn a_text_that_one_tool_refuses_leaves_nothing_behind() {
     let Some(kernel) = kernel() else { return };
-    // Tables of our names that a refresh cannot take over: their sets are of another type.
-    assert!(sh("nft 'add table ip natd_guard; add set ip natd_guard lan_prefixes { type inet_service; }'"));
-    assert!(sh("nft 'add table ip natd; add set ip natd wan_addresses { type inet_service; }'"));
+    // Tables of our names that a refresh cannot take over: a chain of the name hangs elsewhere.
+    assert!(sh("nft 'add table ip natd_guard; add set ip natd_guard wan_addresses { type ipv4_addr; }'"));
+    assert!(sh("nft 'add set ip natd_guard lan_prefixes { type ipv4_addr; flags interval; }'"));
+    assert!(sh("nft 'add table ip natd; add set ip natd wan_addresses { type ipv4_addr; }'"));
+    assert!(sh("nft 'add chain ip natd see_sockets { type filter hook output priority 7; }'"));
     let error = kernel.refresh(&surroundings(&kernel)).unwrap_err();
     assert!(matches!(&error, RulesError::Refused { tool, .. } if tool == "nft"), "{error}");
     assert!(!kernel_text().contains("NFQUEUE"));
@@ -156,6 +158,34 @@ fn marks_are_set_before_the_queue_and_the_guard_stops_what_is_not_translated() {
     home.lan.run("ping -c 2 -i 0.2 -W 1 203.0.113.99");
     assert_eq!(kernel.dropped().unwrap().lan_source, 3);
     assert!(home.wan.received_nothing_from_the_lan());
+}
+
+#[test]
+fn the_marks_stand_where_nfts_own_queue_would_take_the_packet() {
+    let Some(kernel) = kernel() else { return };
+    let home = Home::new();
+    // A counter in the place of each queue statement: also for a kernel whose nft cannot queue.
+    let text =
+        Surroundings { backend: Backend::Nft, ..surroundings(&kernel) }.install(&Present::default()).nft;
+    let counted = text.replace("queue num 4100", "counter");
+    assert!(command::run(&command::find("nft").unwrap(), &["-f", "-"], &counted).unwrap().success);
+    let counts = |chain: &str| -> Vec<u64> {
+        let listed = output(&format!("nft list chain ip natd {chain}"));
+        let after = listed.split("counter packets ").skip(1);
+        after.map(|rest| rest.split(' ').next().unwrap().parse().unwrap()).collect()
+    };
+    home.lan.run("ping -c 1 -W 1 203.0.113.99");
+    assert_eq!((counts("queue_prerouting"), counts("queue_postrouting")), (vec![0, 0], vec![1, 0]));
+    assert!(sh("ping -c 1 -W 2 203.0.113.99"));
+    assert_eq!((counts("queue_prerouting"), counts("queue_postrouting")), (vec![1, 0], vec![2, 0]));
+    home.lan.run("ping -c 1 -W 1 203.0.113.1");
+    assert_eq!((counts("queue_prerouting"), counts("queue_postrouting")), (vec![1, 1], vec![2, 0]));
+    home.wan.run("socat -T1 - TCP:203.0.113.1:9,connect-timeout=1 </dev/null");
+    assert_eq!((counts("queue_prerouting"), counts("queue_postrouting")), (vec![2, 1], vec![3, 0]));
+    assert_eq!(counts("queue_input"), [1]);
+    // The second pass of a hairpin, with the mark that the first pass would leave.
+    sh(&format!("ping -m {} -c 1 -W 1 192.168.1.10", Mark::Hairpin.bits()));
+    assert_eq!(counts("queue_postrouting"), [3, 1]);
 }
 
 #[test]
@@ -274,9 +304,9 @@ fn a_refresh_keeps_waiting_packets_and_counters_and_follows_the_address() {
     kernel.install(&surroundings).unwrap();
     home.lan.run("ping -c 1 -W 1 203.0.113.99");
     next(&seen);
-    assert_eq!(kernel.dropped().unwrap().lan_source, 1);
+    assert_eq!(kernel.dropped().unwrap(), Dropped { lan_source: 1, ..Dropped::default() });
     assert!(sh("ping -c 1 -W 2 203.0.113.99"), "the packet that waited during the refresh was lost");
-    assert_eq!(kernel.dropped().unwrap().lan_source, 1);
+    assert_eq!(kernel.dropped().unwrap(), Dropped { lan_source: 1, ..Dropped::default() });
     assert!(kernel.is_intact().unwrap());
     assert_eq!((next(&seen).0, next(&seen).0), (POSTROUTING, PREROUTING));
     sh("ip addr add 203.0.113.2/24 dev wan0");
@@ -366,12 +396,12 @@ fn sh(script: &str) -> bool {
     output.status.success()
 }
 
+fn output(script: &str) -> String {
+    String::from_utf8(Command::new("sh").args(["-c", script]).output().unwrap().stdout).unwrap()
+}
+
 fn kernel_text() -> String {
-    let text = |script: &str| {
-        let output = Command::new("sh").args(["-c", script]).output().unwrap();
-        String::from_utf8(output.stdout).unwrap()
-    };
-    text("nft list ruleset; iptables-save 2>/dev/null | grep -v '^#'")
+    output("nft list ruleset; iptables-save 2>/dev/null | grep -v '^#'")
 }
 
 /// Lines that are ours outermost: tables, chains, jumps.

@@ -181,8 +181,8 @@ fn the_quote_of_an_error_to_a_device_is_translated_with_right_checksums() {
 
 /// The Internet checksum over `bytes`; 0 when the checksum in them is right.
 fn internet_checksum(bytes: &[u8]) -> u16 {
-    let words = bytes.chunks_exact(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]])));
-    let mut sum: u32 = words.sum();
+    let words = bytes.chunks(2).filter_map(|pair| <[u8; 2]>::try_from(pair).ok()).map(u16::from_be_bytes);
+    let mut sum: u32 = words.map(u32::from).sum();
     while sum > 0xffff {
         sum = (sum & 0xffff) + (sum >> 16);
     }

@@ -70,7 +70,8 @@ fn a_server_learns_the_mtu_of_the_lan_without_seeing_a_lan_address() {
 /// 4 MB each way over one connection, with no MSS clamp in the way.
 fn expect_tcp_to_pass(lab: &Lab, server: &testkit::Node, addr: std::net::Ipv4Addr) {
     let mut connection = tcp::pair(&lab.d1, at(D1, 0), server, at(addr, 80));
-    let (mut up, mut down) = (connection.client.try_clone().unwrap(), connection.server.try_clone().unwrap());
+    let mut up = connection.client.try_clone().expect("a stream can be cloned");
+    let mut down = connection.server.try_clone().expect("a stream can be cloned");
     std::thread::scope(|scope| {
         scope.spawn(move || tcp::send_blocks(&mut up, 64).expect("the upload is sent"));
         scope.spawn(move || tcp::send_blocks(&mut down, 64).expect("the download is sent"));

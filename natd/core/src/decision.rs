@@ -49,6 +49,8 @@ pub struct Forward {
     pub admission: Option<Admission>,
     /// Is this a hairpin's first pass, to be marked so that the second pass gets it?
     pub hairpin: bool,
+    /// Send a copy as a packet of the daemon's own and drop this one, which conntrack would lose.
+    pub resend: bool,
 }
 
 /// The change to the packet that an ICMP error quotes.

@@ -256,8 +256,9 @@ impl Connection {
         if !sender.seen || self.loose && !receiver.acks {
             return true;
         }
-        let oldest = if receiver.acks { receiver.acked } else { sender.end.wrapping_sub(1) };
-        before_or_at(oldest, seq) && before_or_at(seq, sender.end)
+        let oldest = if receiver.acks { receiver.acked } else { sender.end };
+        // A keepalive repeats the last byte acknowledged (RFC 9293 section 3.8.4).
+        before_or_at(oldest.wrapping_sub(1), seq) && before_or_at(seq, sender.end)
     }
 
     /// Sequence and acknowledgement number of a RST that the device will believe to come from its peer;
@@ -409,7 +410,7 @@ mod tests {
     fn a_quoted_segment_must_be_in_flight() {
         let mut tcp = established();
         tcp.observe(Outbound, &segment(ACK, 101, 501, 200));
-        for (seq, expected) in [(100, false), (101, true), (301, true), (302, false), (0xdead_beef, false)] {
+        for (seq, expected) in [(99, false), (100, true), (301, true), (302, false), (0xdead_beef, false)] {
             assert_eq!(tcp.has_in_flight(Outbound, seq), expected, "{seq}");
         }
         let mut opening = Connection::default();

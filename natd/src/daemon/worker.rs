@@ -154,8 +154,13 @@ impl Worker {
                 }
                 let state = packet.checksum();
                 forward.carry_out(packet.bytes_mut(), state);
-                let mark = forward.hairpin.then(|| (packet.mark() & !MARK_MASK) | Mark::Hairpin.bits());
-                self.queue.accept_modified(packet, mark);
+                if forward.resend {
+                    self.shared.carrier.carry_out(&Effect::Transmit(packet.bytes().to_vec()));
+                    self.queue.refuse(packet);
+                } else {
+                    let mark = forward.hairpin.then(|| (packet.mark() & !MARK_MASK) | Mark::Hairpin.bits());
+                    self.queue.accept_modified(packet, mark);
+                }
             }
             Decision::Pass => self.queue.accept(packet, None),
             Decision::Hold(_) => {
@@ -174,6 +179,7 @@ impl Worker {
 
     /// Without its conntrack entry the packet would meet the firewall as a stranger's.
     fn admit(&mut self, admission: &Admission) {
+        log::trace!("admitted: {}", admission.original);
         if let Err(error) = self.conntrack.admit(admission) {
             let failures = self.shared.carrier.admit_failed.raise();
             if failures.is_power_of_two() {

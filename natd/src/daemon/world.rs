@@ -104,6 +104,10 @@ impl World {
         self.wan.index
     }
 
+    pub(super) fn lan_indices(&self) -> Vec<u32> {
+        self.lan.iter().map(|side| side.index).collect()
+    }
+
     pub(super) fn lan_prefixes(&self) -> Vec<(Ipv4Addr, u8)> {
         let network = |a: &InterfaceAddress| {
             let mask = u32::MAX.checked_shl(32 - u32::from(a.prefix.min(32))).unwrap_or(0);
@@ -166,11 +170,17 @@ pub(super) fn listeners() -> Listeners {
 
 /// How long a flow may be idle before conntrack can have forgotten it: two thirds of the shortest timeout.
 pub(super) fn patience() -> Duration {
-    let secs = ["udp_timeout", "udp_timeout_stream", "icmp_timeout"]
-        .iter()
-        .filter_map(|name| fs::read_to_string(format!("/proc/sys/net/netfilter/nf_conntrack_{name}")).ok())
-        .filter_map(|text| text.trim().parse::<u64>().ok())
-        .min()
-        .unwrap_or(30);
+    let secs = [
+        "udp_timeout",
+        "udp_timeout_stream",
+        "icmp_timeout",
+        "tcp_timeout_established",
+        "tcp_timeout_unacknowledged",
+    ]
+    .iter()
+    .filter_map(|name| fs::read_to_string(format!("/proc/sys/net/netfilter/nf_conntrack_{name}")).ok())
+    .filter_map(|text| text.trim().parse::<u64>().ok())
+    .min()
+    .unwrap_or(30);
     Duration::from_millis((secs * 667).min(20_000))
 }

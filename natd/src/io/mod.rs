@@ -11,5 +11,6 @@ pub(crate) mod poll;
 pub mod rules;
 pub mod sandbox;
 pub mod signals;
+pub mod sysctl;
 pub mod terminal;
 pub mod transmit;

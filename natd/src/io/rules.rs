@@ -114,6 +114,8 @@ pub struct Dropped {
     pub lan_source: u64,
     /// By the guard: from the LAN with a source that is neither the LAN's nor the WAN's.
     pub foreign_source: u64,
+    /// By the guard: ICMP errors quoting an address of the LAN.
+    pub lan_quote: u64,
 }
 
 impl Kernel {
@@ -218,6 +220,7 @@ impl Kernel {
             no_wan_address: count(TABLE, "no_wan_address"),
             lan_source: count(GUARD_TABLE, "lan_source"),
             foreign_source: count(GUARD_TABLE, "foreign_source"),
+            lan_quote: count(GUARD_TABLE, "lan_quote"),
         })
     }
 

@@ -46,21 +46,36 @@ pub(super) fn table(s: &Surroundings) -> String {
 
 /// The block of the table that stays.
 pub(super) fn guard(s: &Surroundings) -> String {
-    let mut rules = vec![
-        format!("oifname != {} return", s.wan),
+    let mut rules = vec![format!("oifname != {} return", s.wan)];
+    rules.extend(s.lan_prefixes.iter().flat_map(|&prefix| quotes(prefix)));
+    rules.extend([
         "ip saddr @wan_addresses return".to_owned(),
         "ip saddr @lan_prefixes counter name \"lan_source\" drop".to_owned(),
         "ct status snat return".to_owned(),
-    ];
+    ]);
     rules.extend(lan(s).map(|lan| format!("iifname {lan} counter name \"foreign_source\" drop")));
     [
-        format!("table ip {GUARD_TABLE} {{\n  counter lan_source {{ }}\n  counter foreign_source {{ }}\n"),
+        format!("table ip {GUARD_TABLE} {{\n  counter lan_source {{ }}\n  counter foreign_source {{ }}\n  counter lan_quote {{ }}\n"),
         address_set("wan_addresses", &wan_addresses(s)),
         prefix_set("lan_prefixes", &s.lan_prefixes),
         chain("guard", "filter hook postrouting priority 310", &rules),
         "}\n".to_owned(),
     ]
     .concat()
+}
+
+/// Rules against ICMP errors that quote a packet from or to the household: the router makes them seconds after the
+/// packet came in, when whoever would have translated them may be gone. The quoted addresses lie 20 and 24 bytes
+/// behind the beginning of the ICMP message.
+fn quotes((addr, length): (Ipv4Addr, u8)) -> [String; 2] {
+    let mask = u32::MAX.checked_shl(32 - u32::from(length.min(32))).unwrap_or(0);
+    let network = u32::from(addr) & mask;
+    [160, 192].map(|bit| {
+        format!(
+            "ip protocol icmp icmp type {{ 3, 4, 5, 11, 12 }} @th,{bit},32 & {mask:#010x} == {network:#010x} \
+             counter name \"lan_quote\" drop"
+        )
+    })
 }
 
 /// Text for `nft --check`: can the kernel queue by nft?

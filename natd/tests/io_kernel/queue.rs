@@ -5,7 +5,7 @@ use std::os::fd::AsRawFd;
 use std::time::Duration;
 
 use nat_core::decision::ChecksumState;
-use natd::io::nfqueue::{Hook, OpenError, Packet, Queue, QueueStats, Release};
+use natd::io::nfqueue::{Hook, OpenError, Packet, Queue, QueueStats, Release, Trains};
 
 use crate::lab::{LAN, Lab, Namespace, PATIENCE, SILENCE, WAN, possible, receive};
 
@@ -168,16 +168,16 @@ fn a_taken_queue_says_who_has_it() {
     }
     let namespace = Namespace::new("taken");
     let (first, second) = namespace.enter(|| {
-        let _first = Queue::open(9, 64).unwrap();
+        let _first = Queue::open(9, 64, Trains::Whole).unwrap();
         let owner = QueueStats::read(9).unwrap().unwrap().owner;
-        (owner, Queue::open(9, 64).err().unwrap())
+        (owner, Queue::open(9, 64, Trains::Whole).err().unwrap())
     });
     assert!(
         matches!(second, OpenError::Taken { number: 9, owner: Some(owner) } if owner == first),
         "{second:?}"
     );
     assert!(second.to_string().starts_with("queue 9 is taken by another program"));
-    namespace.enter(|| assert!(Queue::open(9, 64).is_ok(), "it is free again"));
+    namespace.enter(|| assert!(Queue::open(9, 64, Trains::Whole).is_ok(), "it is free again"));
 }
 
 #[test]
@@ -188,7 +188,7 @@ fn without_permission_the_error_says_so() {
     let namespace = Namespace::new("bare");
     let error = namespace.enter(|| {
         crate::sandbox::give_up_everything();
-        Queue::open(9, 64).err().unwrap()
+        Queue::open(9, 64, Trains::Whole).err().unwrap()
     });
     assert!(matches!(error, OpenError::NoPermission), "{error:?}");
 }
@@ -206,7 +206,7 @@ impl Bench {
 
     fn new(matching: &str) -> Self {
         let lab = Lab::new();
-        let queue = lab.router.enter(|| Queue::open(Self::NUMBER, 256).unwrap());
+        let queue = lab.router.enter(|| Queue::open(Self::NUMBER, 256, Trains::Whole).unwrap());
         lab.router.run(&format!("iptables -A FORWARD {matching} -j NFQUEUE --queue-num {}", Self::NUMBER));
         let device = lab.lan.udp(LAN, 5000);
         let server = lab.wan.udp(WAN, 53);

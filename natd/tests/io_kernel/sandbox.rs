@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::process::Command;
 
 use natd::io::conntrack::Conntrack;
-use natd::io::nfqueue::Queue;
+use natd::io::nfqueue::{Queue, Trains};
 use natd::io::sandbox::{self, SandboxError};
 use natd::io::transmit::Transmitter;
 
@@ -69,7 +69,7 @@ pub(crate) fn give_up_everything() {
 }
 
 fn everything_works() {
-    Queue::open(3, 64).unwrap();
+    Queue::open(3, 64, Trains::Whole).unwrap();
     Conntrack::open().unwrap();
     Transmitter::open().unwrap();
     for line in [

@@ -22,6 +22,8 @@ pub const WAN: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
 pub const WAN_AFTER: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 77);
 /// The router's next hop.
 pub const GATEWAY: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 254);
+/// The internet's router on the link to the third server.
+pub const FAR_GATEWAY: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 1);
 /// First server.
 pub const S1: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 10);
 /// Second server.

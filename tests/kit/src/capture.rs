@@ -12,6 +12,8 @@ use crate::{clock, sys};
 
 /// Bytes kept of each packet: headers and a whole quote.
 const SNAP: usize = 2048;
+/// How long a capture may take to read what the kernel holds for it.
+const CATCH_UP: Duration = Duration::from_millis(300);
 /// Receive buffer of a capture.
 const BUFFER: i32 = 64 << 20;
 
@@ -56,6 +58,8 @@ struct Shared {
     stop: AtomicBool,
     count: AtomicU64,
     lost: AtomicU64,
+    /// How often there was nothing to read.
+    idle: AtomicU64,
     kept: Mutex<Vec<Seen>>,
 }
 
@@ -73,6 +77,7 @@ impl Capture {
             stop: AtomicBool::new(false),
             count: AtomicU64::new(0),
             lost: AtomicU64::new(0),
+            idle: AtomicU64::new(0),
             kept: Mutex::new(Vec::new()),
         });
         let thread = std::thread::spawn({
@@ -87,14 +92,26 @@ impl Capture {
         self.shared.count.load(Ordering::Relaxed)
     }
 
-    /// The kept packets so far.
+    /// The kept packets that had passed when this was called.
     pub fn seen(&self) -> Vec<Seen> {
+        self.catch_up();
+        self.read_so_far()
+    }
+
+    /// The kept packets that had passed when this was called and for which `wanted` holds.
+    pub fn find(&self, wanted: impl Fn(&Wire) -> bool) -> Vec<Seen> {
+        self.seen().into_iter().filter(|seen| wanted(&seen.wire)).collect()
+    }
+
+    fn read_so_far(&self) -> Vec<Seen> {
         self.shared.kept.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// The kept packets so far for which `wanted` holds.
-    pub fn find(&self, wanted: impl Fn(&Wire) -> bool) -> Vec<Seen> {
-        self.seen().into_iter().filter(|seen| wanted(&seen.wire)).collect()
+    /// Waits until the capture has read what the kernel holds for it; under steady load for as long as that
+    /// surely takes.
+    fn catch_up(&self) {
+        let before = self.shared.idle.load(Ordering::Relaxed);
+        clock::holds_within(CATCH_UP, || self.shared.idle.load(Ordering::Relaxed) > before + 1);
     }
 
     /// Waits for a packet for which `wanted` holds and answers with the last one such.
@@ -104,7 +121,7 @@ impl Capture {
     pub fn wait_for(&self, what: &str, deadline: Duration, wanted: impl Fn(&Wire) -> bool) -> Seen {
         let mut found = None;
         clock::holds_within(deadline, || {
-            found = self.find(&wanted).pop();
+            found = self.read_so_far().into_iter().rfind(|seen| wanted(&seen.wire));
             found.is_some()
         });
         found.unwrap_or_else(|| {
@@ -146,6 +163,7 @@ impl Shared {
                 }
                 Ok(_) => {}
                 Err(_) => {
+                    self.idle.fetch_add(1, Ordering::Relaxed);
                     let lost = sys::packets_lost(self.socket.as_fd()).unwrap_or(0);
                     self.lost.fetch_add(u64::from(lost), Ordering::Relaxed);
                 }

@@ -6,9 +6,11 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError};
+use std::time::Duration;
 
-use crate::address::{S1, WAN};
+use crate::address::{self, GATEWAY, ROUTER_LAN, S1, WAN, at};
 use crate::capture::{Capture, Keep};
+use crate::clock::wait_for;
 use crate::kernel::{self, AcceptKernelForwards};
 use crate::nat::{self, Chosen, Forward, Nat};
 use crate::natd::Natd;
@@ -32,6 +34,9 @@ enum BridgeFilter {
     On,
     Off,
 }
+
+/// A port that nobody listens on.
+const DISCARD: u16 = 9;
 
 /// What a lab shall be like.
 #[derive(Clone, Debug)]
@@ -215,6 +220,7 @@ impl Lab {
             _slot: slot,
         };
         lab.wire_up();
+        lab.wait_for_links();
         lab.start_nat(nat);
         lab
     }
@@ -326,6 +332,33 @@ impl Lab {
             let on = if builder.bridge_filter == BridgeFilter::On { "1" } else { "0" };
             self.router.sysctl("bridge/bridge-nf-call-iptables", on);
             self.internet.sysctl("bridge/bridge-nf-call-iptables", "0");
+        }
+    }
+
+    /// Bridges forward only once the kernel has noticed that their ports are up, which may take a second.
+    fn wait_for_links(&self) {
+        let gateways = [
+            (&self.d1, ROUTER_LAN),
+            (&self.d2, ROUTER_LAN),
+            (&self.d3, ROUTER_LAN),
+            (&self.s1, GATEWAY),
+            (&self.s2, GATEWAY),
+            (&self.s3, address::FAR_GATEWAY),
+            (&self.router, GATEWAY),
+        ];
+        let guest = self.guest.iter().map(|guest| (guest, address::ROUTER_IOT));
+        let wan = self.builder.wan_address.map_or(6, |_| 7);
+        for (node, gateway) in gateways.into_iter().take(wan).chain(guest) {
+            let socket = node.udp(at(Ipv4Addr::UNSPECIFIED, 0));
+            socket.connect(at(gateway, DISCARD)).expect("there is a route");
+            socket.set_read_timeout(Some(Duration::from_millis(30))).expect("a timeout can be set");
+            wait_for("the lab's links", Duration::from_secs(5), || {
+                // Nobody listens there; the refusal shows that packets pass both ways.
+                socket
+                    .send(b"?")
+                    .and_then(|_| socket.recv(&mut [0]))
+                    .is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionRefused)
+            });
         }
     }
 

@@ -2,7 +2,8 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::ExitStatus;
+use std::process::{Command, ExitStatus};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use crate::clock;
@@ -12,18 +13,36 @@ use crate::process::{Background, Outcome};
 /// How long natd may take to start, to stop and to answer a question.
 const DEADLINE: Duration = Duration::from_secs(10);
 
-/// Where the built natd is: `NATD_BIN`, else beside the running test binary.
+/// Where the built natd is: `NATD_BIN`, else beside the running test binary, built anew when cargo runs the tests.
 ///
 /// # Panics
 /// When it is not there; the message says how to build it.
 pub fn binary() -> PathBuf {
-    let named = std::env::var_os("NATD_BIN").map(PathBuf::from);
-    let beside = || {
-        let program = std::env::current_exe().expect("a process knows its program");
-        program.ancestors().skip(1).take(2).map(|dir| dir.join("natd")).find(|path| path.is_file())
-    };
-    let path = named.or_else(beside).filter(|path| path.is_file());
-    path.unwrap_or_else(|| panic!("natd is not built: run `cargo build -p natd` first, or set NATD_BIN"))
+    static BINARY: OnceLock<PathBuf> = OnceLock::new();
+    BINARY.get_or_init(find_binary).clone()
+}
+
+fn find_binary() -> PathBuf {
+    let path = std::env::var_os("NATD_BIN").map_or_else(built_binary, PathBuf::from);
+    assert!(path.is_file(), "{} is missing: run `cargo build --workspace`, or set NATD_BIN", path.display());
+    path
+}
+
+/// Cargo builds a test without the programs of other packages: what lies there may be old or not be there.
+fn built_binary() -> PathBuf {
+    let test = std::env::current_exe().expect("a process knows its program");
+    let dir = test.ancestors().find(|dir| dir.ends_with("debug") || dir.ends_with("release"));
+    let dir = dir.expect("cargo builds into debug or release").to_path_buf();
+    if let Some(cargo) = std::env::var_os("CARGO") {
+        let mut command = Command::new(cargo);
+        command.args(["build", "--workspace", "--bin", "natd", "--quiet", "--locked"]);
+        if dir.ends_with("release") {
+            command.arg("--release");
+        }
+        let built = command.status().is_ok_and(|status| status.success());
+        assert!(built, "natd does not build");
+    }
+    dir.join("natd")
 }
 
 /// A natd, running or ended.
@@ -64,10 +83,10 @@ impl Natd {
         let start = clock::now();
         loop {
             let status = self.command(&["status"]);
-            if status.success() {
+            let ended = self.process.ended();
+            if status.success() && ended.is_none() {
                 return;
             }
-            let ended = self.process.ended();
             assert!(
                 ended.is_none() && start.elapsed() < DEADLINE,
                 "natd is not ready (ended: {ended:?})\n{status}\nits log:\n{}",

@@ -76,6 +76,7 @@ impl Nat {
             quote: None,
             admission,
             hairpin: true,
+            resend: false,
         })))
     }
 
@@ -107,6 +108,7 @@ impl Nat {
             quote: None,
             admission: None,
             hairpin: false,
+            resend: false,
         })
     }
 }

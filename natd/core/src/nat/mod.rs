@@ -161,6 +161,10 @@ const DEVICE_MEMORY: Duration = Duration::from_secs(3600);
 const MAX_DEVICES: usize = 8192;
 /// Effects waiting to be carried out; more are not made.
 const MAX_EFFECTS: usize = 8192;
+/// Longer than a packet waits in a queue.
+const FIRST_BURST: Duration = Duration::from_millis(200);
+/// A packet of our own is not fragmented on the way; RFC 791 has every link carry this much.
+const FITS_ANY_LINK: u16 = 576;
 /// RFC 6691: the MSS counts neither IPv4 nor TCP header.
 const HEADERS: u16 = 40;
 
@@ -466,6 +470,7 @@ impl Nat {
         };
         let Some(session) = self.tables.sessions.at(index) else { return self.refuse(DropReason::Internal) };
         let (from, to) = (session.shown(direction), session.translated(direction));
+        let resend = direction == Direction::Outbound && is_in_first_burst(now, session, packet);
         let edit = self.clamp(packet);
         let traffic = match direction {
             Direction::Outbound => &mut self.counters.outbound,
@@ -483,6 +488,7 @@ impl Nat {
             quote: None,
             admission,
             hairpin: false,
+            resend,
         })
     }
 
@@ -497,7 +503,10 @@ impl Nat {
     ) -> Result<Option<Admission>, DropReason> {
         let Some(session) = self.tables.sessions.at_mut(index) else { return Err(DropReason::Internal) };
         let mut progress = true;
+        // Conntrack forgets a connection soon after a RST; we do not (RFC 7857 section 2.2).
+        let mut ends_entry = false;
         if let Body::Tcp(segment) = &packet.body {
+            ends_entry = segment.flags.rst;
             match session.tcp.observe(direction, segment) {
                 tcp::Effect::Progress => {}
                 tcp::Effect::None(ignored) => {
@@ -520,13 +529,13 @@ impl Nat {
         session.last_seen = now;
         let admission = match direction {
             Direction::Outbound => {
-                session.kernel_known = true; // the firewall lets the LAN out, and conntrack enters it
+                session.kernel_known = !ends_entry; // the firewall lets the LAN out, and conntrack enters it
                 None
             }
             Direction::Inbound => {
                 session.answered |= progress;
                 let stale = !session.kernel_known || idle > self.patience;
-                session.kernel_known = true;
+                session.kernel_known = !ends_entry;
                 stale.then(|| admission_of(session, &self.policy, &packet.body))
             }
         };
@@ -581,6 +590,20 @@ impl Nat {
         }
         self.refuse(reason)
     }
+}
+
+/// Does this ICMP query follow so close on its session's first that conntrack had not entered that one yet?
+///
+/// Conntrack enters a flow when its first packet has left, and a queued packet leaves late. Those that arrive
+/// in between each get an entry of their own; when they leave, conntrack sees that theirs came second and drops
+/// them. It resolves this for UDP, and TCP waits for its SYN's answer, but a traceroute by ICMP sends a dozen
+/// queries at once.
+fn is_in_first_burst(now: Timestamp, session: &Session, packet: &PacketView<'_>) -> bool {
+    let [sent, _] = session.packets;
+    session.outbound.protocol == Protocol::Icmp
+        && sent > 1
+        && now.since(session.created) < FIRST_BURST
+        && packet.total_len <= FITS_ANY_LINK
 }
 
 /// How long `session` lives from its last packet on.

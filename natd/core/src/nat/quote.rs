@@ -214,5 +214,6 @@ fn rewrite_error(
         }),
         admission,
         hairpin: false,
+        resend: false,
     })
 }

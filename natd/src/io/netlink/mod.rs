@@ -6,6 +6,7 @@
 
 mod links;
 pub(crate) mod message;
+pub mod neighbours;
 pub(crate) mod socket;
 
 pub use links::{Address, Interface, Interfaces, Links, Scope};

@@ -27,7 +27,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use nat_core::decision::ChecksumState;
 
-pub use open::OpenError;
+pub use open::{OpenError, Trains};
 pub use stats::QueueStats;
 use verdicts::{Answer, Verdicts};
 
@@ -92,12 +92,12 @@ pub struct Queue {
 }
 
 impl Queue {
-    /// Takes queue `number`: whole packets, trains of segments included, at most `max_len` waiting.
+    /// Takes queue `number`: whole packets, `trains` of segments as told, at most `max_len` waiting.
     ///
     /// # Errors
     /// See [`OpenError`]; each says what to do.
-    pub fn open(number: u16, max_len: u32) -> Result<Self, OpenError> {
-        let (socket, fd) = open::open(number, max_len)?;
+    pub fn open(number: u16, max_len: u32, trains: Trains) -> Result<Self, OpenError> {
+        let (socket, fd) = open::open(number, max_len, trains)?;
         Ok(Self { verdicts: Verdicts::new(fd), socket, number, errors: QueueErrors::default() })
     }
 

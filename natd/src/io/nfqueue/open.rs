@@ -65,15 +65,24 @@ impl fmt::Display for OpenError {
 
 impl std::error::Error for OpenError {}
 
+/// How trains of segments (GSO) are handed over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trains {
+    /// As one packet, its checksum unfinished: fast, but only where conntrack does not verify checksums.
+    Whole,
+    /// Segment by segment, each complete.
+    Split,
+}
+
 /// The crate's queue, bound and configured, and its descriptor, which lives as long as it.
-pub(super) fn open(number: u16, max_len: u32) -> Result<(nfq::Queue, RawFd), OpenError> {
+pub(super) fn open(number: u16, max_len: u32, trains: Trains) -> Result<(nfq::Queue, RawFd), OpenError> {
     let (mut socket, fd) =
         open_socket().map_err(|error| refused(&error, number).unwrap_or(OpenError::Other(error)))?;
     let configure = |socket: &mut nfq::Queue| {
         socket.bind(number)?;
         socket.set_copy_range(number, WHOLE_PACKETS)?;
         socket.set_queue_max_len(number, max_len)?;
-        socket.set_recv_gso(number, true)
+        socket.set_recv_gso(number, trains == Trains::Whole)
     };
     configure(&mut socket).map_err(|error| refused(&error, number).unwrap_or(OpenError::Other(error)))?;
     socket.set_nonblocking(true);
