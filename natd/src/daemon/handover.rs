@@ -29,23 +29,28 @@ pub(super) fn adopt(conntrack: &mut Conntrack, nat: &mut Nat, now: Timestamp) ->
 }
 
 /// Deletes the entries of flows of ours that the kernel would go on to translate.
-pub(super) fn end_kernel_nat(conntrack: &mut Conntrack, nat: &Nat) -> Result<(), ConntrackError> {
-    end(conntrack, |flow| flow.snat && nat.is_ours(flow))
+pub(super) fn end_kernel_nat(conntrack: &mut Conntrack, nat: &mut Nat) -> Result<(), ConntrackError> {
+    for flow in end(conntrack, |flow| flow.snat && nat.is_ours(flow))? {
+        nat.kernel_forgot(&flow);
+    }
+    Ok(())
 }
 
 /// Deletes the entries of flows that we translated: they would leave untranslated, whoever comes after us.
 pub(super) fn end_ours(conntrack: &mut Conntrack, nat: &Nat) -> Result<(), ConntrackError> {
-    end(conntrack, |flow| !flow.snat && nat.is_ours(flow))
+    end(conntrack, |flow| !flow.snat && nat.is_ours(flow)).map(drop)
 }
 
-fn end(conntrack: &mut Conntrack, ours: impl Fn(&KernelFlow) -> bool) -> Result<(), ConntrackError> {
+/// Deletes the entries of `ours` and answers which.
+fn end(conntrack: &mut Conntrack, ours: impl Fn(&KernelFlow) -> bool) -> Result<Vec<Tuple>, ConntrackError> {
     let mut deleted = Vec::new();
     conntrack.for_each(|flow| {
         if ours(&flow) {
             deleted.push(flow.original);
         }
     })?;
-    delete(conntrack, &deleted)
+    delete(conntrack, &deleted)?;
+    Ok(deleted)
 }
 
 fn delete(conntrack: &mut Conntrack, flows: &[Tuple]) -> Result<(), ConntrackError> {
