@@ -9,7 +9,7 @@ use nat_core::nat::Handover;
 use nat_core::policy::Filtering;
 use nat_core::session::SessionState;
 
-use crate::packets::{A, B, End, HOP, NEW_WAN, ROUTER, S, T, WAN, error, pong, tcp, udp};
+use crate::packets::{A, B, End, HOP, NEW_WAN, ROUTER, S, T, WAN, error, ping, pong, tcp, udp};
 use crate::world::{Out, World, endpoint, forward, sent};
 
 fn tuple(protocol: Protocol, src: End, dst: End) -> Tuple {
@@ -235,4 +235,18 @@ fn without_an_address_nothing_is_adopted() {
     w.nat.set_address(None);
     assert_eq!(w.nat.adopt(w.now, &kernel_flow(Protocol::Udp, DEVICE, SERVER)), Handover::Foreign);
     assert_eq!(w.lan(&udp(DEVICE, SERVER)), Out::Dropped(DropReason::NoAddress));
+}
+
+#[test]
+fn queries_that_overtake_their_first_ones_entry_are_sent_anew() {
+    let mut w = World::new();
+    let resent = |w: &mut World, millis: u64| {
+        w.pass_time(Duration::from_millis(millis));
+        w.lan(&ping(A, S, 7)).sent();
+        w.resend
+    };
+    assert_eq!([0, 0, 100, 100].map(|millis| resent(&mut w, millis)), [false, true, true, false]);
+    w.lan(&udp(DEVICE, SERVER)).sent();
+    w.lan(&udp(DEVICE, SERVER)).sent();
+    assert!(!w.resend);
 }

@@ -81,6 +81,17 @@ fn losing_and_regaining_the_same_address_keeps_everything() {
 }
 
 #[test]
+fn without_an_address_the_router_shows_no_device_either() {
+    let mut w = World::new();
+    w.connect((A, 40_000), (S, 443));
+    let seen = w.wan(&tcp((S, 443), (WAN, 40_000)).ack(501, 101)).sent().0;
+    w.nat.set_address(None);
+    let reset = tcp((A, 40_000), (S, 443)).rst_ack(101, 501); // made by the firewall in the device's name
+    assert_eq!(w.router(&reset), Out::Dropped(DropReason::NoAddress));
+    assert_eq!(w.router(&error(3, 1, WAN, S, &seen)), Out::Dropped(DropReason::NoAddress));
+}
+
+#[test]
 fn another_address_after_a_gap_ends_everything() {
     let mut w = World::new();
     w.lan(&udp((A, 40_000), (S, 53))).sent();

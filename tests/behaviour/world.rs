@@ -51,6 +51,8 @@ pub(crate) struct World {
     pub(crate) now: Timestamp,
     /// What conntrack had to know before the last packet was released.
     pub(crate) admission: Option<Admission>,
+    /// Was the last packet to be sent as one of the daemon's own?
+    pub(crate) resend: bool,
 }
 
 impl World {
@@ -70,7 +72,7 @@ impl World {
         let mut nat = Nat::new(policy, seed, start);
         nat.set_lan(vec![InterfaceAddress { addr: ROUTER, prefix: 24 }]);
         nat.set_address(Some(WAN));
-        Self { nat, now: start + Duration::from_secs(1000), admission: None }
+        Self { nat, now: start + Duration::from_secs(1000), admission: None, resend: false }
     }
 
     /// With this filtering.
@@ -87,12 +89,12 @@ impl World {
     /// right, and nothing with an address of the LAN in header or quote goes to the WAN.
     pub(crate) fn at(&mut self, stage: Stage, bytes: &[u8]) -> Out {
         let decision = decide(&mut self.nat, self.now, &Arrival { stage, bytes, truncated: false });
-        self.admission = None;
+        (self.admission, self.resend) = (None, false);
         let out = match decision {
             Decision::Forward(forward) => {
                 let mut changed = bytes.to_vec();
                 forward.carry_out(&mut changed, ChecksumState::Complete);
-                self.admission = forward.admission;
+                (self.admission, self.resend) = (forward.admission, forward.resend);
                 let right = checksums_hold(&changed) || !checksums_hold(bytes);
                 assert!(right, "{stage:?}: {:?} became {:?}", Wire(bytes.to_vec()), Wire(changed));
                 assert_eq!(forward.hairpin, stage == Stage::HairpinIn);

@@ -435,12 +435,6 @@ impl Nat {
 
     /// A packet on its way to the WAN.
     pub fn outbound(&mut self, now: Timestamp, packet: &PacketView<'_>, origin: Origin) -> Decision {
-        let Some(wan) = self.wan else {
-            return match origin {
-                Origin::Router => self.pass(packet),
-                Origin::Lan => self.refuse(DropReason::NoAddress),
-            };
-        };
         if self.in_lan(packet.dst) {
             // The LAN's own route is gone, and the default route leads here.
             return self.refuse(DropReason::Guarded);
@@ -449,6 +443,9 @@ impl Nat {
         let own = origin == Origin::Router && !self.in_lan(packet.src);
         // An error may quote the LAN's view of a packet, whichever of its addresses the router sends it from.
         let error = matches!(packet.body, Body::IcmpError(_));
+        let Some(wan) = self.wan else {
+            return if own && !error { self.pass(packet) } else { self.refuse(DropReason::NoAddress) };
+        };
         if own && !error && (packet.src != wan || packet.dst.is_multicast() || packet.dst.is_broadcast()) {
             return self.pass(packet);
         }
