@@ -10,21 +10,15 @@ use crate::io::conntrack::{Conntrack, ConntrackError};
 use crate::io::rules::survey;
 use crate::rules::Surroundings;
 
-/// Takes over what conntrack knows: flows of a natd that was killed, and flows that a kernel NAT translates,
-/// whose entries are deleted. Answers how many go on.
+/// Takes over what conntrack knows: flows of a natd that was killed, and flows that a kernel NAT translates.
+/// The latter's entries stay until the rules stand: an inbound packet without entry and without rules would
+/// reach the router itself, whose refusal ends the connection. Answers how many flows go on.
 pub(super) fn adopt(conntrack: &mut Conntrack, nat: &mut Nat, now: Timestamp) -> Result<u64, ConntrackError> {
     let mut adopted = 0;
-    let mut deleted: Vec<Tuple> = Vec::new();
-    conntrack.for_each(|flow| match nat.adopt(now, &flow) {
-        Handover::Adopted => adopted += 1,
-        Handover::AdoptedFromKernel => {
-            adopted += 1;
-            deleted.push(flow.original);
-        }
-        Handover::Ended => deleted.push(flow.original),
-        Handover::Foreign => {}
+    conntrack.for_each(|flow| {
+        let handover = nat.adopt(now, &flow);
+        adopted += u64::from(matches!(handover, Handover::Adopted | Handover::AdoptedFromKernel));
     })?;
-    delete(conntrack, &deleted)?;
     Ok(adopted)
 }
 
@@ -49,15 +43,10 @@ fn end(conntrack: &mut Conntrack, ours: impl Fn(&KernelFlow) -> bool) -> Result<
             deleted.push(flow.original);
         }
     })?;
-    delete(conntrack, &deleted)?;
-    Ok(deleted)
-}
-
-fn delete(conntrack: &mut Conntrack, flows: &[Tuple]) -> Result<(), ConntrackError> {
-    for flow in flows {
+    for flow in &deleted {
         conntrack.delete(flow)?;
     }
-    Ok(())
+    Ok(deleted)
 }
 
 /// Does another NAT translate what leaves the WAN?
