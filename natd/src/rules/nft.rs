@@ -165,16 +165,21 @@ fn mark_forward(s: &Surroundings) -> Vec<String> {
 }
 
 fn mark_output(s: &Surroundings) -> Vec<String> {
-    vec![
+    // natd's own raw packets. The socket bit does not count: fwmark_reflect may bring it here.
+    let mut rules = vec![format!("meta mark & {KIND_MASK:#010x} != 0 return")];
+    // What the router says of a hairpinned packet quotes a device that the sender knows by another address.
+    rules.extend(lan(s).map(|lan| {
+        format!("oifname {lan} ip protocol icmp icmp type {{ 3, 11, 12 }} {}", set_mark(Mark::Hairpin))
+    }));
+    rules.extend([
         format!("oifname != {} return", s.wan),
-        // natd's own raw packets. The socket bit does not count: fwmark_reflect may bring it here.
-        format!("meta mark & {KIND_MASK:#010x} != 0 return"),
         "ct status snat,dnat return".to_owned(),
         // A DHCP client has no address yet; multicast and broadcast do not come back as a flow.
         "ip saddr 0.0.0.0 return".to_owned(),
         "ip daddr { 224.0.0.0/4, 255.255.255.255 } return".to_owned(),
         set_mark(Mark::Own),
-    ]
+    ]);
+    rules
 }
 
 fn null_binding() -> Vec<String> {
