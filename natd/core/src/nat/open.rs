@@ -399,6 +399,14 @@ impl Nat {
         if flow.snat { Handover::AdoptedFromKernel } else { Handover::Adopted }
     }
 
+    /// Conntrack's entry for the flow that began as `original` is gone: the next inbound packet wants another.
+    pub fn kernel_forgot(&mut self, original: &Tuple) {
+        let found = self.tables.flow(original).or_else(|| self.tables.flow(&original.reverse()));
+        if let Some(session) = found.and_then(|(index, _)| self.tables.sessions.at_mut(index)) {
+            session.kernel_known = false;
+        }
+    }
+
     /// Is this a flow between the LAN and the WAN that natd translates, or would, if the kernel did not?
     pub fn is_ours(&self, flow: &KernelFlow) -> bool {
         let (src, dst) = (flow.original.src.addr, flow.original.dst.addr);

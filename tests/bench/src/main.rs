@@ -1,0 +1,96 @@
+//! Benchmarks of natd. `tests/bench.sh` builds and runs them; this program has three modes:
+//!
+//! * `decide`: nanoseconds per packet for decision and rewrite, and bytes of memory per flow;
+//! * `path`: the way through user space beside plain kernel masquerade, in network namespaces (root);
+//! * `memory`: for `decide`, which runs it as a process of its own.
+//!
+//! Results are Markdown tables on standard output; they have no threshold that makes them fail.
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::indexing_slicing,
+    reason = "the benchmark's own packets and numbers; wrong ones shall stop it"
+)]
+
+mod clock;
+mod conversation;
+mod decide;
+mod memory;
+mod packets;
+mod path;
+mod sample;
+
+use std::process::{Command, ExitCode};
+
+use packets::{ICMP, TCP, UDP};
+use sample::verdict;
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match arguments.first().map(String::as_str) {
+        Some("decide") => print_decide(),
+        Some("memory") => memory::report(),
+        Some("path") => return print_path(arguments.get(1..).unwrap_or_default()),
+        _ => return usage(),
+    }
+    ExitCode::SUCCESS
+}
+
+fn usage() -> ExitCode {
+    eprintln!("usage: natd-bench decide | path (masquerade | NATD-BINARY) [ROUNDS]");
+    ExitCode::from(2)
+}
+
+fn print_path(arguments: &[String]) -> ExitCode {
+    let (subject, rounds) = match arguments {
+        [subject] => (subject, Ok(5)),
+        [subject, rounds] => (subject, rounds.parse()),
+        _ => return usage(),
+    };
+    let subject = match subject.as_str() {
+        "masquerade" => path::Subject::Masquerade,
+        program => path::Subject::Natd(program.into()),
+    };
+    let Ok(rounds) = rounds else { return usage() };
+    match path::compare(subject, rounds) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("natd-bench path: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn print_decide() {
+    println!(
+        "| decision and rewrite of known flows in random order | ns/packet, median (min..max) of 9 | target | kept |"
+    );
+    println!("|---|---|---|---|");
+    for (protocol, flows) in
+        [(TCP, 1024), (TCP, 65_536), (UDP, 1024), (UDP, 65_536), (ICMP, 1024), (ICMP, 32_768)]
+    {
+        let samples = decide::measure(protocol, flows);
+        let target = (protocol == TCP && flows == 65_536).then_some(250.0);
+        let (limit, kept) = target.map_or((String::from("-"), "-"), |most: f64| {
+            (format!("≤ {most}"), verdict(samples.median() <= most))
+        });
+        println!("| {}, {flows} flows | {samples} | {limit} | {kept} |", conversation::name(protocol));
+    }
+    print_memory();
+}
+
+fn print_memory() {
+    let program = std::env::current_exe().expect("a running program has a path");
+    let output = Command::new(program).arg("memory").output().expect("this program can be started again");
+    assert!(output.status.success(), "memory: {}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let fields: Vec<&str> = text.split_whitespace().collect();
+    let [full, expired, refilled, again, growth] = fields[..] else { panic!("memory said {text}") };
+    let kept = verdict(full.parse::<f64>().is_ok_and(|bytes| bytes <= 400.0));
+    println!();
+    println!("| resident memory per TCP flow, 65,536 flows | bytes | target | kept |");
+    println!("|---|---|---|---|");
+    println!("| table full | {full} | ≤ 400 | {kept} |");
+    println!("| while it fills (flows=bytes) | {} | - | - |", growth.replace(',', ", "));
+    println!("| after all have expired | {expired} | - | - |");
+    println!("| full again; full for the sixth time | {refilled}; {again} | - | - |");
+}
