@@ -6,7 +6,7 @@ use nat_core::decision::{DropReason, Note};
 use nat_core::policy::{Filtering, Policy, PortRange};
 use nat_core::session::SessionState;
 
-use crate::packets::{A, B, End, Packet, S, T, WAN, error, tcp, udp};
+use crate::packets::{A, B, End, Packet, S, T, WAN, error, ping, tcp, udp};
 use crate::world::{Out, World, sent};
 
 const DEVICE: End = (A, 40_000);
@@ -75,14 +75,14 @@ fn rfc7857_3_port_overlapping_is_not_done() {
 }
 
 #[test]
-fn rfc7857_4_mappings_do_not_depend_on_the_protocol() {
+fn rfc7857_5_mappings_do_not_depend_on_the_protocol() {
     let mut w = World::new();
     w.lan(&tcp((B, 40_000), (S, 53)).syn(1)).sent();
     assert_eq!(w.lan(&udp((A, 40_000), (S, 53))).sent().src().1, 40_000);
 }
 
 #[test]
-fn rfc7857_5_filtering_is_chosen_and_eim_holds_with_each() {
+fn rfc7857_6_filtering_is_chosen_and_eim_holds_with_each() {
     for filtering in
         [Filtering::EndpointIndependent, Filtering::AddressDependent, Filtering::AddressAndPortDependent]
     {
@@ -94,7 +94,7 @@ fn rfc7857_5_filtering_is_chosen_and_eim_holds_with_each() {
 }
 
 #[test]
-fn rfc7857_7_outbound_errors_and_resets_do_not_refresh() {
+fn rfc7857_7_1_outbound_errors_and_resets_do_not_refresh() {
     let mut w = World::new();
     w.lan(&udp((A, 40_000), (S, 53))).sent();
     let seen = w.wan(&udp((S, 53), (WAN, 40_000))).sent().0;
@@ -118,12 +118,24 @@ fn rfc7857_7_outbound_errors_and_resets_do_not_refresh() {
 }
 
 #[test]
-fn rfc7857_8_1_parity_is_kept_where_the_port_is_not() {
+fn rfc7857_8_parity_is_kept_where_the_port_is_not() {
     let mut w = World::new();
     w.lan(&udp((B, 5004), (S, 1))).sent();
     w.lan(&udp((B, 5005), (S, 1))).sent();
     assert_eq!(w.lan(&udp((A, 5004), (S, 1))).sent().src().1 % 2, 0);
     assert_eq!(w.lan(&udp((A, 5005), (S, 1))).sent().src().1 % 2, 1);
+}
+
+#[test]
+fn rfc7857_11_a_query_mapping_ends_with_its_last_session() {
+    let mut w = World::new();
+    w.lan(&ping(A, S, 7)).sent();
+    w.advance(30);
+    w.lan(&ping(A, T, 7)).sent();
+    w.advance(30);
+    assert_eq!((w.sessions().len(), w.nat.sizes().mappings), (1, 1));
+    w.advance(30);
+    assert_eq!((w.sessions().len(), w.nat.sizes().mappings), (0, 0));
 }
 
 #[test]
@@ -156,7 +168,7 @@ fn rfc7857_9_outside_ports_are_random() {
 }
 
 #[test]
-fn rfc7857_11_an_inbound_reset_that_is_not_exact_refreshes_nothing() {
+fn rfc7857_2_2_an_inbound_reset_that_is_not_exact_refreshes_nothing() {
     let mut w = World::new();
     w.connect(DEVICE, SERVER);
     w.advance(100);
