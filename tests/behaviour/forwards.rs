@@ -207,3 +207,26 @@ fn a_reload_of_timeouts_and_limits_counts_from_the_next_packet() {
     w.advance(130);
     assert_eq!(w.sessions().len(), 0);
 }
+
+#[test]
+fn strangers_who_are_not_answered_leave_the_device_room_for_its_own_sessions() {
+    let limits = Limits { sessions_per_device: 64, ..Limits::default() };
+    let mut w =
+        World::with(Policy { forwards: vec![udp_forward(80, 80, 8080)], limits, ..Policy::default() });
+    let got_in =
+        (0..200).filter(|n| w.wan(&udp((T, 1000 + n), (WAN, 80))) != Out::Dropped(DropReason::DeviceQuota));
+    assert_eq!(got_in.count(), 16, "one session in four");
+    let own = udp((A, 5000), (S, 53));
+    assert_eq!(w.lan(&own), sent(&own.from(WAN, 5000)));
+    // One that is answered does not count as a stranger's any more.
+    let reply = udp((A, 8080), (T, 1000));
+    assert_eq!(w.lan(&reply), sent(&reply.from(WAN, 80)));
+    let next = udp((T, 1200), (WAN, 80));
+    assert_eq!(w.wan(&next), sent(&next.to(A, 8080)));
+    // And when their sessions are over there is room again.
+    w.advance(301);
+    for n in 0..16 {
+        let again = udp((T, 2000 + n), (WAN, 80));
+        assert_eq!(w.wan(&again), sent(&again.to(A, 8080)), "{n}");
+    }
+}

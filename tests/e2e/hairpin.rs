@@ -142,3 +142,21 @@ fn hairpin_works_where_bridged_packets_pass_the_ip_hooks() {
     assert_eq!(*seen.ip(), WAN);
     assert_eq!(socket::deliver(&host, seen, &peer, b"answer"), at(WAN, 5000));
 }
+
+#[test]
+fn what_the_router_says_of_a_hairpinned_packet_names_what_the_device_sent_to() {
+    let Some(lab) =
+        Lab::household().forward(Forward::udp(5000, D1, 5001)).beyond_kernel("no hairpin").start()
+    else {
+        return;
+    };
+    let inside = lab.d2.capture("eth0", testkit::capture::Keep::All);
+    let peer = lab.d2.udp(at(D2, 6000));
+    peer.set_ttl(1).expect("a TTL can be set");
+    peer.send_to(b"too short a life", at(WAN, 5000)).expect("it is sent");
+    let error =
+        inside.wait_for("time exceeded", std::time::Duration::from_secs(3), |wire| wire.is_icmp(11, 0));
+    let quote = error.wire.quote.clone().expect("it quotes");
+    assert_eq!((quote.from(), quote.to()), (at(D2, 6000), at(WAN, 5000)), "RFC 5508 REQ-7");
+    assert!(testkit::packet::checksums_are_right(&error.bytes));
+}

@@ -104,6 +104,8 @@ pub(crate) struct Device {
     pub(crate) addr: Ipv4Addr,
     pub(crate) router: bool,
     pub(crate) sessions: u32,
+    /// Those of them that strangers began and the device has not answered.
+    pub(crate) unanswered: u32,
     pub(crate) refused: u64,
     pub(crate) last_seen: Timestamp,
     pub(crate) packets: [u64; 2],

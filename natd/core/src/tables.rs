@@ -139,8 +139,16 @@ impl Tables {
     }
 
     pub(crate) fn add_device(&mut self, now: Timestamp, addr: Ipv4Addr, router: bool) -> Index {
-        let device =
-            Device { addr, router, sessions: 0, refused: 0, last_seen: now, packets: [0; 2], bytes: [0; 2] };
+        let device = Device {
+            addr,
+            router,
+            sessions: 0,
+            unanswered: 0,
+            refused: 0,
+            last_seen: now,
+            packets: [0; 2],
+            bytes: [0; 2],
+        };
         let index = self.devices.insert(device);
         self.device_index.insert(addr, index);
         index
@@ -240,6 +248,7 @@ impl Tables {
         }
         if let Some(device) = self.devices.at_mut(device) {
             device.sessions += 1;
+            device.unanswered += u32::from(new.origin == Direction::Inbound);
         }
         self.count(new.outbound.protocol, 1);
         for direction in [Direction::Outbound, Direction::Inbound] {
@@ -262,6 +271,10 @@ impl Tables {
         let Some(session) = self.sessions.at_mut(index) else { return };
         session.spoken = true;
         let (mapping, remote) = (session.mapping, session.outbound.dst.addr);
+        let answers = session.origin == Direction::Inbound;
+        if let Some(device) = self.devices.at_mut(session.device) {
+            device.unanswered -= u32::from(answers);
+        }
         if let Some(mapping) = self.mappings.at_mut(mapping) {
             mapping.spoken += 1;
         }
@@ -333,6 +346,7 @@ impl Tables {
         }
         if let Some(device) = self.devices.at_mut(session.device) {
             device.sessions -= 1;
+            device.unanswered -= u32::from(session.origin == Direction::Inbound && !session.spoken);
         }
         self.count(session.outbound.protocol, -1);
         log::debug!(

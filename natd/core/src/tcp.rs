@@ -289,11 +289,14 @@ impl Connection {
         before_or_at(oldest.wrapping_sub(1), seq) && before_or_at(seq, sender.end)
     }
 
-    /// Sequence and acknowledgement number of a RST that the device will believe to come from its peer;
-    /// `None` while it has acknowledged nothing.
-    pub fn reset_for_device(&self) -> Option<(u32, u32)> {
-        let [device, _] = &self.sides;
-        device.acks.then_some((device.acked, device.end))
+    /// Sequence and acknowledgement numbers of RSTs of which the device will believe one to come from its peer:
+    /// what it acknowledged last, and what its peer sent last, in case the acknowledgement is on its way.
+    pub fn resets_for_device(&self) -> [Option<(u32, u32)>; 2] {
+        let [device, peer] = &self.sides;
+        let acknowledged = device.acks.then_some((device.acked, device.end));
+        let sent =
+            (peer.seen && !(device.acks && device.acked == peer.end)).then_some((peer.end, device.end));
+        [acknowledged, sent]
     }
 }
 

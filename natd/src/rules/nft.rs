@@ -167,9 +167,13 @@ fn mark_forward(s: &Surroundings) -> Vec<String> {
 fn mark_output(s: &Surroundings) -> Vec<String> {
     // natd's own raw packets. The socket bit does not count: fwmark_reflect may bring it here.
     let mut rules = vec![format!("meta mark & {KIND_MASK:#010x} != 0 return")];
-    // What the router says of a hairpinned packet quotes a device that the sender knows by another address.
+    // What the router says of a hairpinned packet quotes a device that the sender knows by another address. Such a
+    // packet's flow is confirmed by the admission; the kernel drops errors about others rather than queue them.
     rules.extend(lan(s).map(|lan| {
-        format!("oifname {lan} ip protocol icmp icmp type {{ 3, 11, 12 }} {}", set_mark(Mark::Hairpin))
+        format!(
+            "oifname {lan} ct status confirmed ip protocol icmp icmp type {{ 3, 11, 12 }} {}",
+            set_mark(Mark::Hairpin)
+        )
     }));
     rules.extend([
         format!("oifname != {} return", s.wan),

@@ -150,6 +150,7 @@ pub struct Nat {
     listeners: Listeners,
     refusals: TokenBucket,
     next_forgetting: Timestamp,
+    next_making_room: Timestamp,
     peak: u32,
     counters: Counters,
     effects: VecDeque<Effect>,
@@ -184,6 +185,7 @@ impl Nat {
             listeners: Listeners::default(),
             refusals: TokenBucket::new(20, Duration::from_millis(100)),
             next_forgetting: now + DEVICE_MEMORY,
+            next_making_room: now,
             peak: 0,
             counters: Counters::default(),
             effects: VecDeque::new(),
@@ -249,7 +251,7 @@ impl Nat {
             if router || self.effects.len() >= MAX_EFFECTS {
                 continue;
             }
-            if let Some((seq, ack)) = session.tcp.reset_for_device() {
+            for (seq, ack) in session.tcp.resets_for_device().into_iter().flatten() {
                 self.counters.note(Note::ResetSent);
                 self.effects.push_back(Effect::Transmit(notice::reset(
                     &session.outbound.reverse(),
@@ -273,7 +275,7 @@ impl Nat {
             Kind::Dynamic => policy.forwarded(m.protocol, m.external.id.0).is_some_and(|internal| {
                 internal != m.internal && policy.has_forward(m.protocol, m.external.id.0)
             }),
-            Kind::Router => false,
+            Kind::Router => policy.has_forward(m.protocol, m.external.id.0),
         };
         let over: Vec<Index> =
             self.tables.mappings.iter_from(0).filter(|(_, m)| ends(m)).map(|(index, _)| index).collect();

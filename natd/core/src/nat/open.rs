@@ -2,6 +2,7 @@
 
 use alloc::collections::BTreeSet;
 use core::net::Ipv4Addr;
+use core::time::Duration;
 
 use super::{
     Body, Decision, Direction, DropReason, MAX_DEVICES, Nat, Note, PacketView, TcpSegment, Timestamp, Tuple,
@@ -15,6 +16,9 @@ use crate::session::Kind;
 use crate::slab::Index;
 use crate::tables::NewSession;
 use crate::tcp::Connection;
+
+/// Which part of a device's sessions may be ones that strangers began and it has not answered: one in four.
+const STRANGERS_SHARE: u32 = 4;
 
 /// Ports on which sockets of the router wait for anyone.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -195,7 +199,11 @@ impl Nat {
             return if used >= limits.sessions_per_device { Err(DropReason::DeviceQuota) } else { Ok(index) };
         }
         if self.tables.devices.len() >= MAX_DEVICES {
-            self.tables.forget_devices(now);
+            // Once a second: a flood of forged addresses must not cost a walk over all devices each.
+            if now >= self.next_making_room {
+                self.next_making_room = now + Duration::from_secs(1);
+                self.tables.forget_devices(now);
+            }
             if self.tables.devices.len() >= MAX_DEVICES {
                 return Err(DropReason::DeviceQuota);
             }
@@ -300,6 +308,11 @@ impl Nat {
             return Err(DropReason::Conflict);
         }
         let device = self.room_for(now, internal.addr, false)?;
+        // Strangers must not use up what the device needs for itself.
+        let most = self.policy.limits.sessions_per_device / STRANGERS_SHARE;
+        if self.tables.devices.at(device).is_some_and(|device| device.unanswered >= most) {
+            return Err(DropReason::DeviceQuota);
+        }
         let mapping = match *claim {
             Claim::Mapping(index) => index,
             Claim::New(_) | Claim::Router | Claim::Refused => {

@@ -156,9 +156,8 @@ impl Nat {
     /// knows the other device only by its external endpoint.
     pub(super) fn hairpin_error_out(&mut self, packet: &PacketView<'_>, error: &IcmpError<'_>) -> Decision {
         let Some(wan) = self.wan else { return self.pass(packet) };
-        let Ok(quote) = PacketView::parse_quote(error.quote) else {
-            return self.refuse(DropReason::Malformed);
-        };
+        // What cannot be read is not about a hairpinned packet, and stays on the LAN anyway.
+        let Ok(quote) = PacketView::parse_quote(error.quote) else { return self.pass(packet) };
         let Some(shown) = quote.tuple() else { return self.pass(packet) };
         let Some(external) = self.external_of(shown.protocol, shown.dst) else { return self.pass(packet) };
         let known = Tuple { protocol: shown.protocol, src: shown.src, dst: external };
