@@ -255,7 +255,7 @@ impl Daemon {
         let stop_workers = wake()?;
         let workers = worker::spawn(queues, &shared, &stop_workers)?;
         let (wishes, wished) = (Arc::new(Mutex::new(None)), Arc::new(wake()?));
-        let server = serve(control, &shared, &wishes, &wished, kernel.backend.to_string())?;
+        let server = serve(control, &shared, &wishes, &wished, kernel.clone())?;
         let mut daemon = Self {
             path,
             config,
@@ -434,7 +434,7 @@ impl Daemon {
 
     /// USR1: the state, to the log.
     fn dump(&self) {
-        let status = status::status(&self.shared, &self.kernel.backend.to_string());
+        let status = status::status(&self.shared, &self.kernel);
         let mut text = Vec::new();
         if crate::report::text::status(&status, &mut text).is_ok() {
             for line in String::from_utf8_lossy(&text).lines() {
@@ -528,11 +528,11 @@ fn serve(
     shared: &Arc<Shared>,
     wishes: &Arc<Mutex<Option<bool>>>,
     wished: &Arc<Wake>,
-    backend: String,
+    kernel: Kernel,
 ) -> Result<Server, RunError> {
     let (shared, wishes, wished) = (Arc::clone(shared), Arc::clone(wishes), Arc::clone(wished));
     let server = control.serve(Limits::default(), move |request, answer| match request {
-        Request::Status => answer.line(&status::status(&shared, &backend)),
+        Request::Status => answer.line(&status::status(&shared, &kernel)),
         Request::Flows { device, protocol } => status::flows(&shared, *device, *protocol, answer),
         Request::Stop { open } => {
             *wishes.lock().unwrap_or_else(PoisonError::into_inner) = Some(*open);

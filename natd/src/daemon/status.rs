@@ -1,8 +1,10 @@
 //! What clients are told.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::Ipv4Addr;
 
+use nat_core::decision::DropReason;
 use nat_core::flow::{Direction, Protocol};
 use nat_core::nat::{Counters, Traffic};
 use nat_core::policy::Filtering;
@@ -14,13 +16,14 @@ use super::world::Side;
 use crate::io::clock;
 use crate::io::control::Answer;
 use crate::io::nfqueue::QueueStats;
+use crate::io::rules::{Dropped, Kernel};
 use crate::report::{self, FlowRow, State, Status};
 
 /// Rows read at one time, so that packets do not wait for a whole table.
 const ROWS: usize = 256;
 
 /// The daemon's state now.
-pub(super) fn status(shared: &Shared, backend: &str) -> Status {
+pub(super) fn status(shared: &Shared, kernel: &Kernel) -> Status {
     let now = clock::now();
     let world = shared.world().clone();
     let (counters, sizes, devices, policy) = {
@@ -42,7 +45,7 @@ pub(super) fn status(shared: &Shared, backend: &str) -> Status {
         },
         lan: world.lan.iter().map(lan).collect(),
         filtering: filtering(policy.filtering).into(),
-        backend: backend.into(),
+        backend: kernel.backend.to_string(),
         sessions: report::Sessions {
             current: tcp + udp + icmp,
             limit: u64::from(policy.limits.sessions),
@@ -66,7 +69,7 @@ pub(super) fn status(shared: &Shared, backend: &str) -> Status {
             .collect(),
         packets: traffic(&counters, |traffic| traffic.packets),
         bytes: traffic(&counters, |traffic| traffic.bytes),
-        drops: counters.drops().map(|(reason, count)| (reason.name().into(), count)).collect(),
+        drops: drops(&counters, &kernel.dropped().unwrap_or_default()),
         notes: counters.notes().map(|(note, count)| (note.name().into(), count)).collect(),
         queues: queues(),
         kernel: report::Kernel {
@@ -74,6 +77,18 @@ pub(super) fn status(shared: &Shared, backend: &str) -> Status {
             admit_failed: shared.carrier.admit_failed.value(),
         },
     }
+}
+
+/// Packets dropped by the engine and by rules of ours, by reason.
+fn drops(counters: &Counters, by_rules: &Dropped) -> BTreeMap<String, u64> {
+    let Dropped { no_wan_address, inbound_to_lan, lan_source, foreign_source, lan_quote } = *by_rules;
+    let by_rules = [
+        (DropReason::NoAddress, no_wan_address),
+        (DropReason::InboundToLan, inbound_to_lan),
+        (DropReason::Guarded, lan_source + foreign_source + lan_quote),
+    ];
+    let by_rules = |reason| by_rules.iter().find(|(rule, _)| *rule == reason).map_or(0, |(_, count)| *count);
+    counters.drops().map(|(reason, count)| (reason.name().into(), count + by_rules(reason))).collect()
 }
 
 fn lan(side: &Side) -> report::Lan {
