@@ -8,6 +8,7 @@ use hashbrown::HashTable;
 
 use crate::expiry::{Buckets, Second, second_after};
 use crate::flow::{Direction, Endpoint, Protocol, Tuple};
+use crate::index::HashIndex;
 use crate::ports::Ports;
 use crate::random::Secret;
 use crate::session::{Device, Kind, Mapping, Session};
@@ -56,7 +57,7 @@ pub(crate) struct Tables {
     pub(crate) mappings: Slab<Mapping>,
     pub(crate) devices: Slab<Device>,
     device_index: BTreeMap<Ipv4Addr, Index>,
-    flows: HashTable<FlowRef>,
+    flows: HashIndex,
     by_internal: HashTable<Index>,
     by_external: HashTable<Index>,
     permits: HashTable<Permit>,
@@ -73,7 +74,7 @@ impl Tables {
             mappings: Slab::default(),
             devices: Slab::default(),
             device_index: BTreeMap::new(),
-            flows: HashTable::new(),
+            flows: HashIndex::default(),
             by_internal: HashTable::new(),
             by_external: HashTable::new(),
             permits: HashTable::new(),
@@ -88,9 +89,10 @@ impl Tables {
     pub(crate) fn flow(&self, tuple: &Tuple) -> Option<(Index, Direction)> {
         let hash = self.secret.of_tuple(tuple);
         let found = self.flows.find(hash, |flow| {
+            let flow = FlowRef(flow);
             self.sessions.at(flow.session()).is_some_and(|s| s.shown(flow.direction()) == *tuple)
         })?;
-        Some((found.session(), found.direction()))
+        Some((FlowRef(found).session(), FlowRef(found).direction()))
     }
 
     pub(crate) fn mapping_of_internal(&self, protocol: Protocol, internal: Endpoint) -> Option<Index> {
@@ -246,9 +248,7 @@ impl Tables {
             let tuple = if direction == Direction::Outbound { &new.outbound } else { &new.inbound };
             let hash = self.secret.of_tuple(tuple);
             let Self { flows, sessions, secret, .. } = self;
-            flows.insert_unique(hash, FlowRef::new(index, direction), |flow| {
-                sessions.at(flow.session()).map_or(0, |s| secret.of_tuple(&s.shown(flow.direction())))
-            });
+            flows.insert(hash, FlowRef::new(index, direction).0, |flow| hash_of(sessions, secret, flow));
         }
         let bucket = self.buckets.enter(index, deadline);
         if let Some(session) = self.sessions.at_mut(index) {
@@ -298,12 +298,11 @@ impl Tables {
 
     /// Takes a session out of every index; answers its mapping.
     fn unlink(&mut self, index: Index) -> Option<Index> {
-        let session = self.sessions.at(index)?;
-        for direction in [Direction::Outbound, Direction::Inbound] {
-            let hash = self.secret.of_tuple(&session.shown(direction));
-            if let Ok(entry) = self.flows.find_entry(hash, |&flow| flow == FlowRef::new(index, direction)) {
-                entry.remove();
-            }
+        let tuples = self.sessions.at(index).map(|session| (session.outbound, session.inbound))?;
+        for (direction, tuple) in [(Direction::Outbound, tuples.0), (Direction::Inbound, tuples.1)] {
+            let hash = self.secret.of_tuple(&tuple);
+            let Self { flows, sessions, secret, .. } = &mut *self;
+            flows.remove(hash, FlowRef::new(index, direction).0, |flow| hash_of(sessions, secret, flow));
         }
         let session = self.sessions.remove(index)?;
         if let Some(next) = self.sessions.at_mut(session.next) {
@@ -385,4 +384,9 @@ impl Tables {
             Some(_) | None => false,
         }
     }
+}
+
+fn hash_of(sessions: &Slab<Session>, secret: &Secret, flow: u32) -> u64 {
+    let flow = FlowRef(flow);
+    sessions.at(flow.session()).map_or(0, |session| secret.of_tuple(&session.shown(flow.direction())))
 }
