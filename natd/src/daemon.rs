@@ -239,7 +239,7 @@ impl Daemon {
         let adopted = handover::adopt(&mut conntrack, &mut nat, started)?;
         kernel.install(&surroundings)?;
         // What the kernel began to translate until the rules stood is ours as well.
-        handover::end_kernel_nat(&mut conntrack, &nat)?;
+        handover::end_kernel_nat(&mut conntrack, &mut nat)?;
         let releasers = queues.iter().map(Queue::releaser).collect::<io::Result<_>>();
         let releasers = releasers.map_err(|error| RunError::System("share a queue", error))?;
         let transmitter =
@@ -343,7 +343,7 @@ impl Daemon {
             self.shared.nat().set_listeners(listeners);
         }
         if now < self.sweep_until {
-            let swept = handover::end_kernel_nat(&mut self.conntrack, &self.shared.nat());
+            let swept = handover::end_kernel_nat(&mut self.conntrack, &mut self.shared.nat());
             if let Err(error) = swept {
                 log::warn!("flows of another NAT may go on beside natd: {error}");
             }
@@ -518,6 +518,7 @@ fn surroundings(config: &Config, kernel: &Kernel, world: &World) -> Result<Surro
         queues,
         backend: kernel.backend,
         socket_match: kernel.socket_match,
+        secpath: kernel.secpath,
     })
 }
 

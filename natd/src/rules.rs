@@ -54,7 +54,7 @@ use nat_core::decision::InterfaceAddress;
 mod nft;
 mod xtables;
 
-pub use nft::{probe_binding, probe_queue, probe_socket};
+pub use nft::{probe_binding, probe_queue, probe_secpath, probe_socket};
 pub use xtables::{Present, probe_chain, probe_chain_removal};
 
 /// Bits 24 to 27 of the packet mark belong to natd.
@@ -225,6 +225,8 @@ pub struct Surroundings {
     /// Has the kernel's nft the `socket` expression? Without it local sockets are known only by what they send,
     /// and unsolicited SYNs are refused at once.
     pub socket_match: bool,
+    /// Can nft tell what the router's own IPsec has decrypted? Without it there is no such IPsec.
+    pub secpath: bool,
 }
 
 /// Text for the tools. Each part is atomic for itself.

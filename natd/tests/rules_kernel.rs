@@ -383,6 +383,7 @@ fn surroundings(kernel: &Kernel) -> Surroundings {
         queues: Queues::new(QUEUE, 1).unwrap(),
         backend: kernel.backend,
         socket_match: kernel.socket_match,
+        secpath: kernel.secpath,
     }
 }
 

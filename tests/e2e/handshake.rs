@@ -99,6 +99,11 @@ fn a_port_can_be_used_again_right_after_closing() {
         drop(connection.server);
         let mut client = connection.client;
         assert_eq!(io::Read::read(&mut client, &mut [0; 1]).expect("end of stream"), 0);
+        drop(client);
+        // The device may use the port again when its own FIN is acknowledged.
+        clock::wait_for("the device's end to be gone", tcp::TCP_WAIT, || {
+            !lab.d1.sh("ss -tanH").contains("192.168.1.11:40000")
+        });
     }
 }
 

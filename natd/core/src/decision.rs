@@ -137,6 +137,7 @@ reasons! {
         UnsupportedProtocol => "unsupported-protocol", "a protocol that cannot be translated";
         NoAddress => "no-address", "the WAN interface has no address";
         InboundToLan => "inbound-to-lan", "came from the WAN addressed to the LAN directly";
+        ForgedSource => "forged-source", "came from the WAN with an address of the LAN, or with our own";
         Filtered => "filtered", "the device never sent anything to that sender";
         NoSession => "no-session", "a TCP reset or answer that belongs to no session";
         BogusReset => "bogus-reset", "a TCP reset outside the connection's window";

@@ -34,11 +34,12 @@ impl Ports {
         }
     }
 
-    /// A free query id: `wanted` itself if it can be, else a random one (RFC 5508 section 3.1).
+    /// A free query id: `wanted` itself if it can be, else a random one (RFC 5508 section 3.1). Never 0: a
+    /// question from outside has no id on our side, and must not meet a device's mapping.
     pub(crate) fn choose_any(&self, wanted: u16, secret: &mut Secret) -> Option<u16> {
         let range = PortRange::new(1, u16::MAX)?;
         // Only a port below 1024 is confined to its class.
-        if self.is_taken(wanted) {
+        if wanted == 0 || self.is_taken(wanted) {
             self.choose(wanted.max(1024), range, false, secret, |_| true)
         } else {
             Some(wanted)

@@ -10,6 +10,10 @@
 //! merely inside the window is forwarded without effect; the end system challenges it. Even a believed RST
 //! only shortens the session to four minutes, and data that still fits brings it back.
 //!
+//! A SYN on an open connection is forwarded without effect: if the receiver still knows the connection it
+//! answers with an acknowledgement, and the sender resets. If it does not, it answers that very SYN, and the
+//! connection begins anew (RFC 9293 section 3.5.1).
+//!
 //! A connection found in mid-stream (natd restarted) has no known window scale: nothing of it is checked,
 //! ever, but RSTs need to match exactly all the same.
 
@@ -72,6 +76,13 @@ struct Side {
     fin: bool,
 }
 
+impl Side {
+    /// Does `ack` acknowledge the SYN that this side sent, and nothing beyond what that carried?
+    fn is_syn_acked_by(&self, ack: u32) -> bool {
+        before_or_at(self.end, ack) && before_or_at(ack, self.allowed)
+    }
+}
+
 /// A connection's state. The sides are those of the LAN device and of its peer.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Connection {
@@ -79,6 +90,8 @@ pub struct Connection {
     /// Found in mid-stream: window scale unknown.
     loose: bool,
     reset: bool,
+    /// The last SYN that did not fit: who sent it, and what acknowledges it.
+    stray: Option<(Direction, u32)>,
 }
 
 /// How far behind the highest byte an acknowledgement may lie: the largest window without scaling.
@@ -88,7 +101,7 @@ impl Connection {
     /// An open connection of which nothing else is known.
     pub fn adopted() -> Self {
         let side = Side { syn_acked: true, ..Side::default() };
-        Self { sides: [side, side], loose: true, reset: false }
+        Self { sides: [side, side], loose: true, reset: false, stray: None }
     }
 
     /// Where the connection stands.
@@ -139,12 +152,20 @@ impl Connection {
         let over = phase >= Phase::Closing;
         let (sender, receiver) = self.sides(direction);
         let answers = segment.flags.ack;
-        if answers {
+        if answers && self.stray == Some((direction.reverse(), segment.ack)) {
+            // Both ends have forgotten the connection and open a new one. Of the SYN no more is known.
+            *self = Self { loose: true, ..Self::default() };
+            let (_, receiver) = self.sides_mut(direction);
+            *receiver = Side { end: segment.ack, allowed: segment.ack, seen: true, ..Side::default() };
+        } else if answers {
             // RFC 9293 section 3.10.7.3: it must acknowledge the SYN and nothing else.
-            if phase != Phase::Opening || (receiver.seen && segment.ack != receiver.end) {
+            let acknowledges =
+                if sender.seen { segment.ack == receiver.end } else { receiver.is_syn_acked_by(segment.ack) };
+            if phase != Phase::Opening || (receiver.seen && !acknowledges) {
                 return Effect::None(Ignored::StraySyn);
             }
         } else if phase == Phase::Established {
+            self.stray = Some((direction, segment.seq.wrapping_add(1)));
             return Effect::None(Ignored::StraySyn);
         } else if over {
             *self = Self::default();
@@ -155,7 +176,7 @@ impl Connection {
         }
         let (sender, receiver) = self.sides_mut(direction);
         *sender = Side {
-            end: segment.seq.wrapping_add(1).wrapping_add(segment.payload_len),
+            end: segment.seq.wrapping_add(1),
             acked: if answers { segment.ack } else { 0 },
             acks: answers,
             window: u32::from(segment.window).max(1),
@@ -165,8 +186,12 @@ impl Connection {
             syn_acked: sender.syn_acked && receiver.acks && receiver.acked == segment.seq.wrapping_add(1),
             ..Side::default()
         };
-        sender.allowed = sender.end.wrapping_add(receiver.window);
+        // What a SYN carries (RFC 7413) the receiver may take or leave.
+        sender.allowed = sender.end.wrapping_add(segment.payload_len).wrapping_add(receiver.window);
         if receiver.seen {
+            if answers && before_or_at(receiver.end, segment.ack) {
+                receiver.end = segment.ack;
+            }
             if !(sender.offers_scale && receiver.offers_scale) {
                 (sender.scale, receiver.scale) = (0, 0); // RFC 7323 section 2.2: both or none
             }
@@ -235,7 +260,7 @@ impl Connection {
             )
         } else {
             // RFC 9293 section 3.10.7.3: a refused SYN is recognised by what the RST acknowledges.
-            (receiver.seen && segment.flags.ack && segment.ack == receiver.end, false)
+            (receiver.seen && segment.flags.ack && receiver.is_syn_acked_by(segment.ack), false)
         };
         if exact {
             self.reset = true;
@@ -253,7 +278,10 @@ impl Connection {
     /// `direction` and is still unacknowledged (RFC 5927 section 4.1)? Yes, if the connection is not known.
     pub fn has_in_flight(&self, direction: Direction, seq: u32) -> bool {
         let (sender, receiver) = self.sides(direction);
-        if !sender.seen || self.loose && !receiver.acks {
+        if !sender.seen {
+            return self.loose; // where its beginning is known, it has sent nothing yet
+        }
+        if self.loose && !receiver.acks {
             return true;
         }
         let oldest = if receiver.acks { receiver.acked } else { sender.end };

@@ -10,49 +10,43 @@ use crate::io::conntrack::{Conntrack, ConntrackError};
 use crate::io::rules::survey;
 use crate::rules::Surroundings;
 
-/// Takes over what conntrack knows: flows of a natd that was killed, and flows that a kernel NAT translates,
-/// whose entries are deleted. Answers how many go on.
+/// Takes over what conntrack knows: flows of a natd that was killed, and flows that a kernel NAT translates.
+/// The latter's entries stay until the rules stand: an inbound packet without entry and without rules would
+/// reach the router itself, whose refusal ends the connection. Answers how many flows go on.
 pub(super) fn adopt(conntrack: &mut Conntrack, nat: &mut Nat, now: Timestamp) -> Result<u64, ConntrackError> {
     let mut adopted = 0;
-    let mut deleted: Vec<Tuple> = Vec::new();
-    conntrack.for_each(|flow| match nat.adopt(now, &flow) {
-        Handover::Adopted => adopted += 1,
-        Handover::AdoptedFromKernel => {
-            adopted += 1;
-            deleted.push(flow.original);
-        }
-        Handover::Ended => deleted.push(flow.original),
-        Handover::Foreign => {}
+    conntrack.for_each(|flow| {
+        let handover = nat.adopt(now, &flow);
+        adopted += u64::from(matches!(handover, Handover::Adopted | Handover::AdoptedFromKernel));
     })?;
-    delete(conntrack, &deleted)?;
     Ok(adopted)
 }
 
 /// Deletes the entries of flows of ours that the kernel would go on to translate.
-pub(super) fn end_kernel_nat(conntrack: &mut Conntrack, nat: &Nat) -> Result<(), ConntrackError> {
-    end(conntrack, |flow| flow.snat && nat.is_ours(flow))
+pub(super) fn end_kernel_nat(conntrack: &mut Conntrack, nat: &mut Nat) -> Result<(), ConntrackError> {
+    for flow in end(conntrack, |flow| flow.snat && nat.is_ours(flow))? {
+        nat.kernel_forgot(&flow);
+    }
+    Ok(())
 }
 
 /// Deletes the entries of flows that we translated: they would leave untranslated, whoever comes after us.
 pub(super) fn end_ours(conntrack: &mut Conntrack, nat: &Nat) -> Result<(), ConntrackError> {
-    end(conntrack, |flow| !flow.snat && nat.is_ours(flow))
+    end(conntrack, |flow| !flow.snat && nat.is_ours(flow)).map(drop)
 }
 
-fn end(conntrack: &mut Conntrack, ours: impl Fn(&KernelFlow) -> bool) -> Result<(), ConntrackError> {
+/// Deletes the entries of `ours` and answers which.
+fn end(conntrack: &mut Conntrack, ours: impl Fn(&KernelFlow) -> bool) -> Result<Vec<Tuple>, ConntrackError> {
     let mut deleted = Vec::new();
     conntrack.for_each(|flow| {
         if ours(&flow) {
             deleted.push(flow.original);
         }
     })?;
-    delete(conntrack, &deleted)
-}
-
-fn delete(conntrack: &mut Conntrack, flows: &[Tuple]) -> Result<(), ConntrackError> {
-    for flow in flows {
+    for flow in &deleted {
         conntrack.delete(flow)?;
     }
-    Ok(())
+    Ok(deleted)
 }
 
 /// Does another NAT translate what leaves the WAN?

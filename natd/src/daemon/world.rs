@@ -168,7 +168,8 @@ pub(super) fn listeners() -> Listeners {
     Listeners { tcp: ports("/proc/net/tcp", TCP_LISTEN), udp: ports("/proc/net/udp", UDP_UNCONNECTED) }
 }
 
-/// How long a flow may be idle before conntrack can have forgotten it: two thirds of the shortest timeout.
+/// How long a flow may be idle before conntrack can have forgotten it: two thirds of the shortest timeout, and
+/// no longer than a connection pauses that has lost its entry to somebody's flush.
 pub(super) fn patience() -> Duration {
     let secs = [
         "udp_timeout",
@@ -182,5 +183,5 @@ pub(super) fn patience() -> Duration {
     .filter_map(|text| text.trim().parse::<u64>().ok())
     .min()
     .unwrap_or(30);
-    Duration::from_millis((secs * 667).min(20_000))
+    Duration::from_millis((secs * 667).min(3_000))
 }

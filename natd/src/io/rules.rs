@@ -101,6 +101,8 @@ pub struct Kernel {
     pub backend: Backend,
     /// Has nft the `socket` expression?
     pub socket_match: bool,
+    /// Has nft the `meta secpath` expression?
+    pub secpath: bool,
     /// Can a foreign masquerade be kept off our packets?
     pub null_binding: bool,
 }
@@ -110,6 +112,8 @@ pub struct Kernel {
 pub struct Dropped {
     /// From the LAN while the WAN had no address.
     pub no_wan_address: u64,
+    /// From the WAN, addressed to the LAN directly.
+    pub inbound_to_lan: u64,
     /// By the guard: with a LAN source address.
     pub lan_source: u64,
     /// By the guard: from the LAN with a source that is neither the LAN's nor the WAN's.
@@ -122,11 +126,18 @@ impl Kernel {
     /// Asks the kernel what it can do. Changes nothing; where iptables is asked, its `raw` table may come to exist.
     pub fn probe(want: Want) -> Result<Self, RulesError> {
         let nft = command::find("nft").ok_or(RulesError::NoNft)?;
-        let mut kernel =
-            Self { nft, iptables: None, backend: Backend::Nft, socket_match: false, null_binding: false };
+        let mut kernel = Self {
+            nft,
+            iptables: None,
+            backend: Backend::Nft,
+            socket_match: false,
+            secpath: false,
+            null_binding: false,
+        };
         // Fails only without permission or without nf_tables: then nothing below could tell the reason.
         kernel.nft_check("table ip natd_probe { }\n")?;
         kernel.socket_match = kernel.nft_check(&rules::probe_socket()).is_ok();
+        kernel.secpath = kernel.nft_check(&rules::probe_secpath()).is_ok();
         kernel.null_binding = kernel.nft_check(&rules::probe_binding()).is_ok();
         let by_nft = match want {
             Want::Auto | Want::Nft => {
@@ -218,6 +229,7 @@ impl Kernel {
         };
         Ok(Dropped {
             no_wan_address: count(TABLE, "no_wan_address"),
+            inbound_to_lan: count(TABLE, "inbound_to_lan"),
             lan_source: count(GUARD_TABLE, "lan_source"),
             foreign_source: count(GUARD_TABLE, "foreign_source"),
             lan_quote: count(GUARD_TABLE, "lan_quote"),

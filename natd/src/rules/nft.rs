@@ -21,8 +21,9 @@ pub(super) fn table(s: &Surroundings) -> String {
     };
     let sockets = |rules: Vec<String>| if s.socket_match && !waits { rules } else { Vec::new() };
     [
-        format!("table ip {TABLE} {{\n  counter no_wan_address {{ }}\n"),
+        format!("table ip {TABLE} {{\n  counter no_wan_address {{ }}\n  counter inbound_to_lan {{ }}\n"),
         address_set("wan_addresses", &wan_addresses(s)),
+        chain("refuse_direct", "filter hook prerouting priority -302", &refuse_direct(s)),
         chain("see_sockets", "filter hook prerouting priority -301", &sockets(see_sockets(s))),
         chain("queue_prerouting", "filter hook prerouting priority -299", &queue(queue_prerouting(s))),
         chain("mark_input", "filter hook input priority -151", &sockets(mark_input(s))),
@@ -88,6 +89,11 @@ pub fn probe_socket() -> String {
     probe("filter hook prerouting priority -301", "socket wildcard 0 socket transparent 0 accept")
 }
 
+/// Text for `nft --check`: can a rule see what IPsec has decrypted?
+pub fn probe_secpath() -> String {
+    probe("filter hook prerouting priority -302", "meta secpath missing accept")
+}
+
 /// Text for `nft --check`: can a nat chain give the null binding?
 pub fn probe_binding() -> String {
     probe("nat hook postrouting priority 99", "snat to ct original ip saddr")
@@ -96,6 +102,22 @@ pub fn probe_binding() -> String {
 fn probe(kind: &str, rule: &str) -> String {
     ["table ip natd_probe {\n".to_owned(), chain("probe", kind, &[rule.to_owned()]), "}\n".to_owned()]
         .concat()
+}
+
+/// Nobody on the WAN may address the household directly: conntrack, which sees the household's view, would take
+/// such a packet for one that natd let in. What the router's own IPsec has decrypted also comes from the WAN.
+fn refuse_direct(s: &Surroundings) -> Vec<String> {
+    let list: Vec<String> =
+        disjoint(&s.lan_prefixes).iter().map(|(network, length)| format!("{network}/{length}")).collect();
+    if list.is_empty() {
+        return list;
+    }
+    let decrypted = if s.secpath { "meta secpath missing " } else { "" };
+    vec![format!(
+        "iifname {} ip daddr != @wan_addresses ip daddr {{ {} }} {decrypted}counter name \"inbound_to_lan\" drop",
+        s.wan,
+        list.join(", ")
+    )]
 }
 
 fn see_sockets(s: &Surroundings) -> Vec<String> {
@@ -143,16 +165,21 @@ fn mark_forward(s: &Surroundings) -> Vec<String> {
 }
 
 fn mark_output(s: &Surroundings) -> Vec<String> {
-    vec![
+    // natd's own raw packets. The socket bit does not count: fwmark_reflect may bring it here.
+    let mut rules = vec![format!("meta mark & {KIND_MASK:#010x} != 0 return")];
+    // What the router says of a hairpinned packet quotes a device that the sender knows by another address.
+    rules.extend(lan(s).map(|lan| {
+        format!("oifname {lan} ip protocol icmp icmp type {{ 3, 11, 12 }} {}", set_mark(Mark::Hairpin))
+    }));
+    rules.extend([
         format!("oifname != {} return", s.wan),
-        // natd's own raw packets. The socket bit does not count: fwmark_reflect may bring it here.
-        format!("meta mark & {KIND_MASK:#010x} != 0 return"),
         "ct status snat,dnat return".to_owned(),
         // A DHCP client has no address yet; multicast and broadcast do not come back as a flow.
         "ip saddr 0.0.0.0 return".to_owned(),
         "ip daddr { 224.0.0.0/4, 255.255.255.255 } return".to_owned(),
         set_mark(Mark::Own),
-    ]
+    ]);
+    rules
 }
 
 fn null_binding() -> Vec<String> {

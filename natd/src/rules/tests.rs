@@ -9,6 +9,7 @@ fn home(backend: Backend) -> Surroundings {
         queues: Queues::new(100, 2).unwrap(),
         backend,
         socket_match: true,
+        secpath: true,
     }
 }
 

@@ -85,6 +85,9 @@ impl Nat {
         if let Body::IcmpError(ref error) = packet.body {
             return self.hairpin_error_out(packet, error);
         }
+        if let Body::IcmpQuery { .. } = packet.body {
+            return self.pass(packet); // has had no first pass
+        }
         let Some(tuple) = packet.tuple() else { return self.pass(packet) };
         // The receiver's external endpoint leads to the sender's session, and that to the very port that the
         // receiver used; a sender behind two forwards has two.

@@ -57,6 +57,13 @@ impl Nat {
         }
     }
 
+    /// Drops everything that waits: the address that it was sent to is gone.
+    pub(super) fn drop_held(&mut self) {
+        while let Some((hold, _)) = self.held.pop_first() {
+            self.effects.push_back(Effect::Release { hold, pass: false });
+        }
+    }
+
     /// A SYN has left whose answers show `inbound`: a held one with the same endpoints has met its counterpart.
     pub(super) fn meet_held(&mut self, inbound: &Tuple) {
         let met = self.held.iter().find(|(_, held)| held.tuple == *inbound).map(|(&id, _)| id);

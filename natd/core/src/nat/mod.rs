@@ -229,6 +229,9 @@ impl Nat {
                 self.end_everything();
             }
         }
+        if address.is_some() && address != self.wan {
+            self.drop_held();
+        }
         self.wan = address;
     }
 
@@ -384,8 +387,11 @@ impl Nat {
                 self.pass(packet)
             };
         }
+        if self.in_lan(packet.src) || packet.src == packet.dst {
+            return self.refuse(DropReason::ForgedSource);
+        }
         match packet.body {
-            Body::IcmpError(ref error) => self.inbound_error(now, packet, error),
+            Body::IcmpError(ref error) => self.inbound_error(now, packet, error, local_socket),
             Body::Fragment => self.refuse(DropReason::Fragment),
             Body::Other(_) => self.pass(packet),
             Body::Tcp(_) | Body::Udp { .. } | Body::IcmpQuery { .. } => {
@@ -404,13 +410,22 @@ impl Nat {
         local: bool,
     ) -> Decision {
         match self.tables.flow(tuple) {
-            Some((index, Direction::Inbound)) if !local || self.is_routers(index) => {
+            Some((index, Direction::Inbound))
+                if !local || self.is_routers(index) || self.router_sends_elsewhere(tuple) =>
+            {
                 self.known(now, index, Direction::Inbound, packet)
             }
             Some((_, Direction::Inbound | Direction::Outbound)) => self.pass(packet),
             None if local => self.pass(packet),
             None => self.open_inbound(now, packet, tuple),
         }
+    }
+
+    /// Does the router's own socket that fits an inbound `tuple` have its answers come to another port, since
+    /// a device has this one?
+    fn router_sends_elsewhere(&self, tuple: &Tuple) -> bool {
+        let own = self.tables.flow(&tuple.reverse());
+        own.is_some_and(|(index, direction)| direction == Direction::Outbound && self.is_routers(index))
     }
 
     fn is_routers(&self, session: Index) -> bool {
@@ -420,15 +435,18 @@ impl Nat {
 
     /// A packet on its way to the WAN.
     pub fn outbound(&mut self, now: Timestamp, packet: &PacketView<'_>, origin: Origin) -> Decision {
-        let Some(wan) = self.wan else {
-            return match origin {
-                Origin::Router => self.pass(packet),
-                Origin::Lan => self.refuse(DropReason::NoAddress),
-            };
-        };
+        if self.in_lan(packet.dst) {
+            // The LAN's own route is gone, and the default route leads here.
+            return self.refuse(DropReason::Guarded);
+        }
         // The router may well send from another of its addresses, even one of the LAN: that is translated.
         let own = origin == Origin::Router && !self.in_lan(packet.src);
-        if own && (packet.src != wan || packet.dst.is_multicast() || packet.dst.is_broadcast()) {
+        // An error may quote the LAN's view of a packet, whichever of its addresses the router sends it from.
+        let error = matches!(packet.body, Body::IcmpError(_));
+        let Some(wan) = self.wan else {
+            return if own && !error { self.pass(packet) } else { self.refuse(DropReason::NoAddress) };
+        };
+        if own && !error && (packet.src != wan || packet.dst.is_multicast() || packet.dst.is_broadcast()) {
             return self.pass(packet);
         }
         match packet.body {
@@ -507,8 +525,9 @@ impl Nat {
         let mut ends_entry = false;
         if let Body::Tcp(segment) = &packet.body {
             ends_entry = segment.flags.rst;
+            let repeated = ends_entry && session.tcp.phase() == Phase::Reset;
             match session.tcp.observe(direction, segment) {
-                tcp::Effect::Progress => {}
+                tcp::Effect::Progress => progress = !repeated, // RFC 7857 section 7: a RST refreshes nothing
                 tcp::Effect::None(ignored) => {
                     progress = false;
                     self.counters.note(match ignored {

@@ -127,6 +127,9 @@ impl Nat {
         let external = self.tables.mappings.at(mapping).ok_or(DropReason::Internal)?.external;
         let inbound = Tuple { protocol: tuple.protocol, src: tuple.dst, dst: external };
         if self.tables.flow(&inbound).is_some() {
+            if self.tables.mappings.at(mapping).is_some_and(|m| m.count == 0) {
+                self.tables.remove_mapping(mapping);
+            }
             return Err(DropReason::Conflict);
         }
         if let Body::Tcp(TcpSegment { flags, .. }) = packet.body {
@@ -245,6 +248,7 @@ impl Nat {
             let accepted = match mapping.kind {
                 Kind::Router => return Claim::Router,
                 Kind::Forwarded => true,
+                Kind::Dynamic if self.is_open_to_all(protocol, mapping.external, mapping.internal) => true,
                 Kind::Dynamic if protocol == Protocol::Icmp => false,
                 Kind::Dynamic => match self.policy.filtering {
                     Filtering::EndpointIndependent => true,
@@ -264,6 +268,14 @@ impl Nat {
             Some(internal) if explicit || !self.listeners.contain(protocol, port) => Claim::New(internal),
             Some(_) | None => Claim::Router,
         }
+    }
+
+    /// Does the owner want packets for `external` to reach `internal`, by a forward or as the exposed host? A
+    /// mapping may be older than that wish, or be made by the exposed host itself.
+    fn is_open_to_all(&self, protocol: Protocol, external: Endpoint, internal: Endpoint) -> bool {
+        let port = external.id.0;
+        self.policy.forwarded(protocol, port) == Some(internal)
+            && (self.policy.has_forward(protocol, port) || !self.listeners.contain(protocol, port))
     }
 
     fn begin_inbound(
@@ -322,12 +334,19 @@ impl Nat {
         self.begin_inbound(now, packet, tuple, &claim).map(Some)
     }
 
-    /// Does a device answer for the external endpoint `tuple.dst`, whoever asks?
+    /// Is a packet from the LAN that shows `tuple` for a device, rather than for a service of the router?
     pub(super) fn is_devices(&self, tuple: &Tuple) -> bool {
-        match self.tables.mapping_of_external(tuple.protocol, tuple.dst) {
-            Some(index) => self.tables.mappings.at(index).is_some_and(|m| m.kind != Kind::Router),
-            None => !matches!(self.claim(tuple), Claim::Router),
-        }
+        let known = match self.tables.flow(tuple) {
+            Some((index, Direction::Outbound)) => self.tables.sessions.at(index),
+            Some((_, Direction::Inbound)) | None => None,
+        };
+        // The device will see the WAN address; whoever may begin a session there is told by that alone.
+        let seen = match known {
+            Some(session) => session.translated(Direction::Outbound),
+            None => Tuple { src: Endpoint::new(tuple.dst.addr, 0), ..*tuple },
+        };
+        let goes_on = matches!(self.tables.flow(&seen), Some((_, Direction::Inbound)));
+        goes_on || !matches!(self.claim(&seen), Claim::Router)
     }
 
     /// Takes over a flow that the kernel knows: after a crash of natd (conntrack has the LAN's view, and the
@@ -378,6 +397,14 @@ impl Nat {
         }
         self.counters.note(Note::Adopted);
         if flow.snat { Handover::AdoptedFromKernel } else { Handover::Adopted }
+    }
+
+    /// Conntrack's entry for the flow that began as `original` is gone: the next inbound packet wants another.
+    pub fn kernel_forgot(&mut self, original: &Tuple) {
+        let found = self.tables.flow(original).or_else(|| self.tables.flow(&original.reverse()));
+        if let Some(session) = found.and_then(|(index, _)| self.tables.sessions.at_mut(index)) {
+            session.kernel_known = false;
+        }
     }
 
     /// Is this a flow between the LAN and the WAN that natd translates, or would, if the kernel did not?

@@ -28,12 +28,13 @@ pub(super) struct Quoted {
 }
 
 impl Nat {
-    /// An ICMP error from the WAN to the WAN address.
+    /// An ICMP error from the WAN to the WAN address. `local`: a socket of the router sent what it quotes.
     pub(super) fn inbound_error(
         &mut self,
         now: Timestamp,
         packet: &PacketView<'_>,
         error: &IcmpError<'_>,
+        local: bool,
     ) -> Decision {
         if error.kind == REDIRECT {
             return self.pass(packet); // about the router's own routes, and the kernel's to believe
@@ -41,6 +42,8 @@ impl Nat {
         let quoted = match self.quoted(error, Direction::Outbound) {
             Ok(quoted) => quoted,
             Err(Unquotable::Foreign) => return self.pass(packet),
+            // Of connections to its own services there is no record here.
+            Err(Unquotable::Refused(DropReason::UnknownQuote)) if local => return self.pass(packet),
             Err(Unquotable::Refused(reason)) => return self.refuse(reason),
         };
         let Some(session) = self.tables.sessions.at_mut(quoted.session) else {
@@ -72,11 +75,12 @@ impl Nat {
         let quoted = match self.quoted(error, Direction::Inbound) {
             Ok(quoted) => quoted,
             Err(unquotable) => {
-                // The router may complain of what was sent to itself, as long as the quote shows no more.
-                let own =
-                    PacketView::parse_quote(error.quote).is_ok_and(|q| q.dst == wan && !self.in_lan(q.src));
+                // The router may complain of what was sent to itself, as long as no address of the LAN shows.
+                let own = !self.in_lan(packet.src)
+                    && PacketView::parse_quote(error.quote)
+                        .is_ok_and(|q| !self.in_lan(q.dst) && !self.in_lan(q.src));
                 return match unquotable {
-                    _ if own && origin == Origin::Router && packet.src == wan => self.pass(packet),
+                    _ if own && origin == Origin::Router => self.pass(packet),
                     Unquotable::Refused(reason) => self.refuse(reason),
                     Unquotable::Foreign => self.refuse(DropReason::UnsupportedProtocol),
                 };
