@@ -20,6 +20,7 @@ extern crate alloc;
 pub mod decision;
 mod expiry;
 pub mod flow;
+mod index;
 pub mod nat;
 mod notice;
 pub mod packet;

@@ -35,13 +35,15 @@ pub(crate) struct Mapping {
     pub(crate) spoken: u32,
 }
 
-/// A conversation with one remote endpoint.
+/// A conversation with one remote endpoint: what is read and written for each of its packets, on two cache
+/// lines. The rest is in [`crate::tables`].
 #[derive(Debug)]
+#[repr(align(64))]
 pub(crate) struct Session {
     /// What outbound packets show before translation.
     pub(crate) outbound: Tuple,
-    /// What inbound packets show before translation.
-    pub(crate) inbound: Tuple,
+    /// What stands in place of its source after translation.
+    pub(crate) external: Endpoint,
     /// Who began.
     pub(crate) origin: Direction,
     /// The device has sent.
@@ -52,12 +54,8 @@ pub(crate) struct Session {
     pub(crate) kernel_known: bool,
     pub(crate) mapping: Index,
     pub(crate) device: Index,
-    /// Neighbours in the mapping's list.
-    pub(crate) next: Index,
-    pub(crate) previous: Index,
     /// The bucket that counts.
     pub(crate) bucket: Second,
-    pub(crate) created: Timestamp,
     pub(crate) last_seen: Timestamp,
     pub(crate) deadline: Timestamp,
     /// Outbound, inbound.
@@ -67,11 +65,17 @@ pub(crate) struct Session {
 }
 
 impl Session {
+    /// What inbound packets show before translation.
+    #[inline]
+    pub(crate) fn inbound(&self) -> Tuple {
+        Tuple { protocol: self.outbound.protocol, src: self.outbound.dst, dst: self.external }
+    }
+
     /// What a packet in `direction` shows after translation.
     #[inline]
     pub(crate) fn translated(&self, direction: Direction) -> Tuple {
         match direction {
-            Direction::Outbound => self.inbound.reverse(),
+            Direction::Outbound => self.inbound().reverse(),
             Direction::Inbound => self.outbound.reverse(),
         }
     }
@@ -81,7 +85,7 @@ impl Session {
     pub(crate) fn shown(&self, direction: Direction) -> Tuple {
         match direction {
             Direction::Outbound => self.outbound,
-            Direction::Inbound => self.inbound,
+            Direction::Inbound => self.inbound(),
         }
     }
 
@@ -187,4 +191,14 @@ pub struct DeviceView {
     pub packets: [u64; 2],
     /// Bytes outbound and inbound.
     pub bytes: [u64; 2],
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_session_fills_two_cache_lines() {
+        assert_eq!(size_of::<Option<Session>>(), 128);
+    }
 }

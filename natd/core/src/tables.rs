@@ -8,6 +8,7 @@ use hashbrown::HashTable;
 
 use crate::expiry::{Buckets, Second, second_after};
 use crate::flow::{Direction, Endpoint, Protocol, Tuple};
+use crate::index::HashIndex;
 use crate::ports::Ports;
 use crate::random::Secret;
 use crate::session::{Device, Kind, Mapping, Session};
@@ -40,10 +41,19 @@ struct Permit {
     count: u32,
 }
 
+/// What is seldom asked about a session, and so kept apart from it.
+#[derive(Clone, Copy, Debug)]
+struct Margin {
+    created: Timestamp,
+    /// Neighbours in the list of its mapping.
+    next: Index,
+    previous: Index,
+}
+
 /// A session about to be entered.
 pub(crate) struct NewSession {
     pub(crate) outbound: Tuple,
-    pub(crate) inbound: Tuple,
+    pub(crate) external: Endpoint,
     pub(crate) origin: Direction,
     pub(crate) mapping: Index,
     pub(crate) kernel_known: bool,
@@ -53,10 +63,12 @@ pub(crate) struct NewSession {
 pub(crate) struct Tables {
     pub(crate) secret: Secret,
     pub(crate) sessions: Slab<Session>,
+    /// One for every place of `sessions`.
+    margins: Vec<Margin>,
     pub(crate) mappings: Slab<Mapping>,
     pub(crate) devices: Slab<Device>,
     device_index: BTreeMap<Ipv4Addr, Index>,
-    flows: HashTable<FlowRef>,
+    flows: HashIndex,
     by_internal: HashTable<Index>,
     by_external: HashTable<Index>,
     permits: HashTable<Permit>,
@@ -70,10 +82,11 @@ impl Tables {
         Self {
             secret,
             sessions: Slab::default(),
+            margins: Vec::new(),
             mappings: Slab::default(),
             devices: Slab::default(),
             device_index: BTreeMap::new(),
-            flows: HashTable::new(),
+            flows: HashIndex::default(),
             by_internal: HashTable::new(),
             by_external: HashTable::new(),
             permits: HashTable::new(),
@@ -88,9 +101,15 @@ impl Tables {
     pub(crate) fn flow(&self, tuple: &Tuple) -> Option<(Index, Direction)> {
         let hash = self.secret.of_tuple(tuple);
         let found = self.flows.find(hash, |flow| {
+            let flow = FlowRef(flow);
             self.sessions.at(flow.session()).is_some_and(|s| s.shown(flow.direction()) == *tuple)
         })?;
-        Some((found.session(), found.direction()))
+        Some((FlowRef(found).session(), FlowRef(found).direction()))
+    }
+
+    /// When the session at `index` began.
+    pub(crate) fn created(&self, index: Index) -> Option<Timestamp> {
+        self.margins.get(index as usize).map(|margin| margin.created)
     }
 
     pub(crate) fn mapping_of_internal(&self, protocol: Protocol, internal: Endpoint) -> Option<Index> {
@@ -224,17 +243,14 @@ impl Tables {
         let (device, next) = (mapping.device, mapping.sessions);
         let index = self.sessions.insert(Session {
             outbound: new.outbound,
-            inbound: new.inbound,
+            external: new.external,
             origin: new.origin,
             spoken: false,
             answered: false,
             kernel_known: new.kernel_known,
             mapping: new.mapping,
             device,
-            next,
-            previous: NIL,
             bucket: 0,
-            created: now,
             last_seen: now,
             deadline,
             packets: [0; 2],
@@ -243,7 +259,12 @@ impl Tables {
         });
         mapping.sessions = index;
         mapping.count += 1;
-        if let Some(neighbour) = self.sessions.at_mut(next) {
+        let margin = Margin { created: now, next, previous: NIL };
+        match self.margins.get_mut(index as usize) {
+            Some(place) => *place = margin,
+            None => self.margins.push(margin), // new places are given out in order
+        }
+        if let Some(neighbour) = self.margins.get_mut(next as usize) {
             neighbour.previous = index;
         }
         if let Some(device) = self.devices.at_mut(device) {
@@ -252,12 +273,10 @@ impl Tables {
         }
         self.count(new.outbound.protocol, 1);
         for direction in [Direction::Outbound, Direction::Inbound] {
-            let tuple = if direction == Direction::Outbound { &new.outbound } else { &new.inbound };
-            let hash = self.secret.of_tuple(tuple);
+            let Some(session) = self.sessions.at(index) else { continue };
+            let hash = self.secret.of_tuple(&session.shown(direction));
             let Self { flows, sessions, secret, .. } = self;
-            flows.insert_unique(hash, FlowRef::new(index, direction), |flow| {
-                sessions.at(flow.session()).map_or(0, |s| secret.of_tuple(&s.shown(flow.direction())))
-            });
+            flows.insert(hash, FlowRef::new(index, direction).0, |flow| hash_of(sessions, secret, flow));
         }
         let bucket = self.buckets.enter(index, deadline);
         if let Some(session) = self.sessions.at_mut(index) {
@@ -311,23 +330,23 @@ impl Tables {
 
     /// Takes a session out of every index; answers its mapping.
     fn unlink(&mut self, index: Index) -> Option<Index> {
-        let session = self.sessions.at(index)?;
-        for direction in [Direction::Outbound, Direction::Inbound] {
-            let hash = self.secret.of_tuple(&session.shown(direction));
-            if let Ok(entry) = self.flows.find_entry(hash, |&flow| flow == FlowRef::new(index, direction)) {
-                entry.remove();
-            }
+        let tuples = self.sessions.at(index).map(|session| (session.outbound, session.inbound()))?;
+        for (direction, tuple) in [(Direction::Outbound, tuples.0), (Direction::Inbound, tuples.1)] {
+            let hash = self.secret.of_tuple(&tuple);
+            let Self { flows, sessions, secret, .. } = &mut *self;
+            flows.remove(hash, FlowRef::new(index, direction).0, |flow| hash_of(sessions, secret, flow));
         }
         let session = self.sessions.remove(index)?;
-        if let Some(next) = self.sessions.at_mut(session.next) {
-            next.previous = session.previous;
+        let margin = *self.margins.get(index as usize)?;
+        if let Some(next) = self.margins.get_mut(margin.next as usize) {
+            next.previous = margin.previous;
         }
-        if let Some(previous) = self.sessions.at_mut(session.previous) {
-            previous.next = session.next;
+        if let Some(previous) = self.margins.get_mut(margin.previous as usize) {
+            previous.next = margin.next;
         }
         if let Some(mapping) = self.mappings.at_mut(session.mapping) {
             if mapping.sessions == index {
-                mapping.sessions = session.next;
+                mapping.sessions = margin.next;
             }
             mapping.count -= 1;
             mapping.spoken -= u32::from(session.spoken);
@@ -353,7 +372,7 @@ impl Tables {
             "session ends: {} {} → {} ⇒ {}, {}",
             session.outbound.protocol,
             session.outbound.src,
-            session.inbound.dst,
+            session.external,
             session.outbound.dst,
             session.state().name()
         );
@@ -399,4 +418,9 @@ impl Tables {
             Some(_) | None => false,
         }
     }
+}
+
+fn hash_of(sessions: &Slab<Session>, secret: &Secret, flow: u32) -> u64 {
+    let flow = FlowRef(flow);
+    sessions.at(flow.session()).map_or(0, |session| secret.of_tuple(&session.shown(flow.direction())))
 }

@@ -94,7 +94,7 @@ impl Nat {
         let by_session = self.external_of(tuple.protocol, tuple.dst).and_then(|receiver| {
             let flow = Tuple { protocol: tuple.protocol, src: tuple.src, dst: receiver };
             let (index, _) = self.tables.flow(&flow)?;
-            self.tables.sessions.at(index).map(|session| session.inbound.dst)
+            self.tables.sessions.at(index).map(|session| session.external)
         });
         let Some(external) = by_session.or_else(|| self.external_of(tuple.protocol, tuple.src)) else {
             return self.refuse(DropReason::NoSession);

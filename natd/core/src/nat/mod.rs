@@ -343,21 +343,21 @@ impl Nat {
             if views.len() == limit {
                 return (views, Some(index));
             }
-            views.push(self.view(session));
+            views.push(self.view(index, session));
         }
         (views, None)
     }
 
-    fn view(&self, session: &Session) -> SessionView {
+    fn view(&self, index: Index, session: &Session) -> SessionView {
         SessionView {
             protocol: session.outbound.protocol,
             internal: session.outbound.src,
-            external: session.inbound.dst,
+            external: session.external,
             remote: session.outbound.dst,
             origin: session.origin,
             router: self.tables.mappings.at(session.mapping).is_some_and(|m| m.kind == Kind::Router),
             state: session.state(),
-            created: session.created,
+            created: self.tables.created(index).unwrap_or(session.last_seen),
             last_seen: session.last_seen,
             deadline: session.deadline,
             packets: session.packets,
@@ -490,7 +490,7 @@ impl Nat {
         };
         let Some(session) = self.tables.sessions.at(index) else { return self.refuse(DropReason::Internal) };
         let (from, to) = (session.shown(direction), session.translated(direction));
-        let resend = direction == Direction::Outbound && is_in_first_burst(now, session, packet);
+        let resend = direction == Direction::Outbound && self.is_in_first_burst(now, index, session, packet);
         let edit = self.clamp(packet);
         let traffic = match direction {
             Direction::Outbound => &mut self.counters.outbound,
@@ -585,6 +585,26 @@ impl Nat {
         Ok(admission)
     }
 
+    /// Does this ICMP query follow so close on its session's first that conntrack had not entered that one yet?
+    ///
+    /// Conntrack enters a flow when its first packet has left, and a queued packet leaves late. Those that arrive
+    /// in between each get an entry of their own; when they leave, conntrack sees that theirs came second and drops
+    /// them. It resolves this for UDP, and TCP waits for its SYN's answer, but a traceroute by ICMP sends a dozen
+    /// queries at once.
+    fn is_in_first_burst(
+        &self,
+        now: Timestamp,
+        index: Index,
+        session: &Session,
+        packet: &PacketView<'_>,
+    ) -> bool {
+        let [sent, _] = session.packets;
+        session.outbound.protocol == Protocol::Icmp
+            && sent > 1
+            && self.tables.created(index).is_some_and(|created| now.since(created) < FIRST_BURST)
+            && packet.total_len <= FITS_ANY_LINK
+    }
+
     /// RFC 6691: lowers the MSS option of a SYN to what the links carry.
     #[inline]
     fn clamp(&self, packet: &PacketView<'_>) -> Option<WordEdit> {
@@ -611,20 +631,6 @@ impl Nat {
         }
         self.refuse(reason)
     }
-}
-
-/// Does this ICMP query follow so close on its session's first that conntrack had not entered that one yet?
-///
-/// Conntrack enters a flow when its first packet has left, and a queued packet leaves late. Those that arrive
-/// in between each get an entry of their own; when they leave, conntrack sees that theirs came second and drops
-/// them. It resolves this for UDP, and TCP waits for its SYN's answer, but a traceroute by ICMP sends a dozen
-/// queries at once.
-fn is_in_first_burst(now: Timestamp, session: &Session, packet: &PacketView<'_>) -> bool {
-    let [sent, _] = session.packets;
-    session.outbound.protocol == Protocol::Icmp
-        && sent > 1
-        && now.since(session.created) < FIRST_BURST
-        && packet.total_len <= FITS_ANY_LINK
 }
 
 /// How long `session` lives from its last packet on.

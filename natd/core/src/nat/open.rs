@@ -143,7 +143,7 @@ impl Nat {
         }
         let new = NewSession {
             outbound: *tuple,
-            inbound,
+            external,
             origin: Direction::Outbound,
             mapping,
             kernel_known: true,
@@ -222,7 +222,7 @@ impl Nat {
             "session begins: {} {} → {} ⇒ {}",
             new.outbound.protocol,
             new.outbound.src,
-            new.inbound.dst,
+            new.external,
             new.outbound.dst
         );
         Ok(index)
@@ -321,7 +321,7 @@ impl Nat {
         };
         let new = NewSession {
             outbound,
-            inbound: *tuple,
+            external: tuple.dst,
             origin: Direction::Inbound,
             mapping,
             kernel_known: false,
@@ -395,7 +395,7 @@ impl Nat {
         let kernel_known = !flow.snat;
         let new = NewSession {
             outbound: flow.original,
-            inbound,
+            external,
             origin: Direction::Outbound,
             mapping,
             kernel_known,

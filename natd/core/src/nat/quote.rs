@@ -89,7 +89,7 @@ impl Nat {
         let Some(session) = self.tables.sessions.at(quoted.session) else {
             return self.refuse(DropReason::Internal);
         };
-        let original = session.inbound;
+        let original = session.inbound();
         let outer = OuterAddresses { src: wan, dst: packet.dst };
         let Counters { outbound, .. } = &mut self.counters;
         outbound.add(packet.total_len);
