@@ -68,15 +68,36 @@ struct Side {
     window: u32,
     /// Window scale.
     scale: u8,
-    seen: bool,
-    /// `acked` holds something.
-    acks: bool,
-    offers_scale: bool,
-    syn_acked: bool,
-    fin: bool,
+    /// Of [`SEEN`] to [`FIN_SENT`].
+    marks: u8,
 }
 
+// One byte for all of them: a session has to fit two cache lines.
+/// The side has sent something.
+const SEEN: u8 = 1;
+/// `acked` holds something.
+const ACKS: u8 = 1 << 1;
+/// Its SYN had the window scale option.
+const OFFERS_SCALE: u8 = 1 << 2;
+/// Its SYN is acknowledged.
+const SYN_ACKED: u8 = 1 << 3;
+/// It has sent its FIN.
+const FIN_SENT: u8 = 1 << 4;
+
 impl Side {
+    #[inline]
+    const fn has(&self, mark: u8) -> bool {
+        self.marks & mark != 0
+    }
+
+    /// Sets `mark` if `yes`; leaves it as it is otherwise.
+    #[inline]
+    const fn mark(&mut self, mark: u8, yes: bool) {
+        if yes {
+            self.marks |= mark;
+        }
+    }
+
     /// Does `ack` acknowledge the SYN that this side sent, and nothing beyond what that carried?
     fn is_syn_acked_by(&self, ack: u32) -> bool {
         before_or_at(self.end, ack) && before_or_at(ack, self.allowed)
@@ -100,7 +121,7 @@ const ACK_SLACK: u32 = 66_000;
 impl Connection {
     /// An open connection of which nothing else is known.
     pub fn adopted() -> Self {
-        let side = Side { syn_acked: true, ..Side::default() };
+        let side = Side { marks: SYN_ACKED, ..Side::default() };
         Self { sides: [side, side], loose: true, reset: false, stray: None }
     }
 
@@ -110,9 +131,9 @@ impl Connection {
         let [device, peer] = &self.sides;
         if self.reset {
             Phase::Reset
-        } else if device.fin && peer.fin {
+        } else if device.has(FIN_SENT) && peer.has(FIN_SENT) {
             Phase::Closing
-        } else if device.syn_acked && peer.syn_acked {
+        } else if device.has(SYN_ACKED) && peer.has(SYN_ACKED) {
             Phase::Established
         } else {
             Phase::Opening
@@ -156,12 +177,15 @@ impl Connection {
             // Both ends have forgotten the connection and open a new one. Of the SYN no more is known.
             *self = Self { loose: true, ..Self::default() };
             let (_, receiver) = self.sides_mut(direction);
-            *receiver = Side { end: segment.ack, allowed: segment.ack, seen: true, ..Side::default() };
+            *receiver = Side { end: segment.ack, allowed: segment.ack, marks: SEEN, ..Side::default() };
         } else if answers {
             // RFC 9293 section 3.10.7.3: it must acknowledge the SYN and nothing else.
-            let acknowledges =
-                if sender.seen { segment.ack == receiver.end } else { receiver.is_syn_acked_by(segment.ack) };
-            if phase != Phase::Opening || (receiver.seen && !acknowledges) {
+            let acknowledges = if sender.has(SEEN) {
+                segment.ack == receiver.end
+            } else {
+                receiver.is_syn_acked_by(segment.ack)
+            };
+            if phase != Phase::Opening || (receiver.has(SEEN) && !acknowledges) {
                 return Effect::None(Ignored::StraySyn);
             }
         } else if phase == Phase::Established {
@@ -169,34 +193,38 @@ impl Connection {
             return Effect::None(Ignored::StraySyn);
         } else if over {
             *self = Self::default();
-        } else if sender.seen && segment.seq.wrapping_add(1) != sender.end && direction == Direction::Inbound
+        } else if sender.has(SEEN)
+            && segment.seq.wrapping_add(1) != sender.end
+            && direction == Direction::Inbound
         {
             // Only the device may change its mind about a connection that is being opened.
             return Effect::None(Ignored::StraySyn);
         }
         let (sender, receiver) = self.sides_mut(direction);
+        let acknowledged = receiver.has(ACKS) && receiver.acked == segment.seq.wrapping_add(1);
+        let stays_acknowledged = sender.has(SYN_ACKED) && acknowledged;
         *sender = Side {
             end: segment.seq.wrapping_add(1),
             acked: if answers { segment.ack } else { 0 },
-            acks: answers,
             window: u32::from(segment.window).max(1),
             scale: segment.window_scale.unwrap_or(0),
-            offers_scale: segment.window_scale.is_some(),
-            seen: true,
-            syn_acked: sender.syn_acked && receiver.acks && receiver.acked == segment.seq.wrapping_add(1),
+            marks: SEEN,
             ..Side::default()
         };
+        sender.mark(ACKS, answers);
+        sender.mark(OFFERS_SCALE, segment.window_scale.is_some());
+        sender.mark(SYN_ACKED, stays_acknowledged);
         // What a SYN carries (RFC 7413) the receiver may take or leave.
         sender.allowed = sender.end.wrapping_add(segment.payload_len).wrapping_add(receiver.window);
-        if receiver.seen {
+        if receiver.has(SEEN) {
             if answers && before_or_at(receiver.end, segment.ack) {
                 receiver.end = segment.ack;
             }
-            if !(sender.offers_scale && receiver.offers_scale) {
+            if !(sender.has(OFFERS_SCALE) && receiver.has(OFFERS_SCALE)) {
                 (sender.scale, receiver.scale) = (0, 0); // RFC 7323 section 2.2: both or none
             }
             receiver.allowed = receiver.end.wrapping_add(sender.window); // a SYN's window is never scaled
-            receiver.syn_acked |= answers;
+            receiver.mark(SYN_ACKED, answers);
         }
         Effect::Progress
     }
@@ -207,15 +235,14 @@ impl Connection {
         let loose = self.loose;
         let (sender, receiver) = self.sides_mut(direction);
         let mut found_in_midstream = false;
-        if !sender.seen {
-            if receiver.seen && !loose {
+        if !sender.has(SEEN) {
+            if receiver.has(SEEN) && !loose {
                 // An answer to a SYN is a SYN; anything else in its place is not part of this connection.
                 return Effect::None(Ignored::OutOfWindow);
             }
             found_in_midstream = true;
-            *sender =
-                Side { end, allowed: end, seen: true, syn_acked: true, window: 0xffff, ..Side::default() };
-        } else if receiver.seen && !loose {
+            *sender = Side { end, allowed: end, marks: SEEN | SYN_ACKED, window: 0xffff, ..Side::default() };
+        } else if receiver.has(SEEN) && !loose {
             let fits = before_or_at(seq, sender.allowed)
                 && before_or_at(sender.end.wrapping_sub(receiver.window.max(1)), end)
                 && (!segment.flags.ack
@@ -231,11 +258,11 @@ impl Connection {
         if before_or_at(sender.end, end) {
             sender.end = end;
         }
-        sender.fin |= fin;
+        sender.mark(FIN_SENT, fin);
         if segment.flags.ack {
-            if !sender.acks || before_or_at(sender.acked, segment.ack) {
+            if !sender.has(ACKS) || before_or_at(sender.acked, segment.ack) {
                 sender.acked = segment.ack;
-                sender.acks = true;
+                sender.mark(ACKS, true);
             }
             let window = u32::from(segment.window) << sender.scale;
             sender.window = sender.window.max(window);
@@ -243,7 +270,7 @@ impl Connection {
             if before_or_at(receiver.allowed, allowed) {
                 receiver.allowed = allowed;
             }
-            receiver.syn_acked |= receiver.seen;
+            receiver.mark(SYN_ACKED, receiver.has(SEEN));
         }
         self.loose |= found_in_midstream;
         self.reset = false;
@@ -252,15 +279,15 @@ impl Connection {
 
     fn observe_reset(&mut self, direction: Direction, segment: &TcpSegment) -> Effect {
         let (sender, receiver) = self.sides(direction);
-        let (exact, inside) = if sender.seen {
-            let oldest = if receiver.acks { receiver.acked } else { sender.end };
+        let (exact, inside) = if sender.has(SEEN) {
+            let oldest = if receiver.has(ACKS) { receiver.acked } else { sender.end };
             (
-                segment.seq == sender.end || (receiver.acks && segment.seq == receiver.acked),
+                segment.seq == sender.end || (receiver.has(ACKS) && segment.seq == receiver.acked),
                 before_or_at(oldest, segment.seq) && before_or_at(segment.seq, sender.allowed),
             )
         } else {
             // RFC 9293 section 3.10.7.3: a refused SYN is recognised by what the RST acknowledges.
-            (receiver.seen && segment.flags.ack && receiver.is_syn_acked_by(segment.ack), false)
+            (receiver.has(SEEN) && segment.flags.ack && receiver.is_syn_acked_by(segment.ack), false)
         };
         if exact {
             self.reset = true;
@@ -278,13 +305,13 @@ impl Connection {
     /// `direction` and is still unacknowledged (RFC 5927 section 4.1)? Yes, if the connection is not known.
     pub fn has_in_flight(&self, direction: Direction, seq: u32) -> bool {
         let (sender, receiver) = self.sides(direction);
-        if !sender.seen {
+        if !sender.has(SEEN) {
             return self.loose; // where its beginning is known, it has sent nothing yet
         }
-        if self.loose && !receiver.acks {
+        if self.loose && !receiver.has(ACKS) {
             return true;
         }
-        let oldest = if receiver.acks { receiver.acked } else { sender.end };
+        let oldest = if receiver.has(ACKS) { receiver.acked } else { sender.end };
         // A keepalive repeats the last byte acknowledged (RFC 9293 section 3.8.4).
         before_or_at(oldest.wrapping_sub(1), seq) && before_or_at(seq, sender.end)
     }
@@ -293,9 +320,9 @@ impl Connection {
     /// what it acknowledged last, and what its peer sent last, in case the acknowledgement is on its way.
     pub fn resets_for_device(&self) -> [Option<(u32, u32)>; 2] {
         let [device, peer] = &self.sides;
-        let acknowledged = device.acks.then_some((device.acked, device.end));
-        let sent =
-            (peer.seen && !(device.acks && device.acked == peer.end)).then_some((peer.end, device.end));
+        let acknowledged = device.has(ACKS).then_some((device.acked, device.end));
+        let sent = (peer.has(SEEN) && !(device.has(ACKS) && device.acked == peer.end))
+            .then_some((peer.end, device.end));
         [acknowledged, sent]
     }
 }
