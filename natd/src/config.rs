@@ -182,10 +182,11 @@ impl Config {
         }
     }
 
-    /// The keys whose value differs in `new` and that a reload cannot take over: the queues are bound and the
-    /// socket is open already. Empty when a reload is enough.
+    /// The keys whose value differs in `new` and that a reload cannot take over: the queues are bound, the
+    /// rules in place and the socket open already. Empty when a reload is enough.
     pub fn needs_restart(&self, new: &Self) -> Vec<&'static str> {
         [
+            ("kernel.rules", self.kernel.rules != new.kernel.rules),
             ("kernel.queue", self.kernel.queue != new.kernel.queue),
             ("kernel.queues", self.kernel.queues != new.kernel.queues),
             ("kernel.queue_length", self.kernel.queue_length != new.kernel.queue_length),

@@ -74,7 +74,8 @@ fn usr1_writes_the_state_to_the_log() {
     lab.natd().signal(10);
     clock::wait_for("the state in the log", WAIT, || {
         let log = lab.natd().log();
-        log.get(before..).is_some_and(|new| new.contains("198.51.100.1") || new.contains("session"))
+        log.get(before..)
+            .is_some_and(|new| new.contains("wan0  198.51.100.1") && new.contains("sessions   1 of"))
     });
     drop(connection);
 }

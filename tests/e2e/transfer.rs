@@ -148,3 +148,23 @@ fn ip_protocols_without_ports_do_not_leave_untranslated() {
     wait_for("talk to go on", Duration::from_secs(5), || ongoing.count() > 20);
     leaks.expect_no_leak();
 }
+
+#[test]
+fn several_queues_share_the_work() {
+    let lab = Lab::household().natd_section("[kernel]\nqueues = 3").beyond_kernel("it has no queues");
+    let Some(mut lab) = lab.start() else { return };
+    for (node, device) in [(&lab.d1, D1), (&lab.d2, D2), (&lab.d3, D3)] {
+        for (server, addr) in [(&lab.s1, S1), (&lab.s2, S2)] {
+            let mut connection = tcp::pair(node, at(device, 0), server, at(addr, 80));
+            connection.expect_alive("over any queue");
+            let (mut sender, mut receiver) = (connection.server, connection.client);
+            let sending = std::thread::spawn(move || tcp::send_blocks(&mut sender, 64));
+            assert_eq!(tcp::receive_blocks(&mut receiver).expect("4 MB"), 64);
+            sending.join().expect("no panic").expect("all is sent");
+        }
+    }
+    let status = lab.natd().command(&["status", "--json"]).expect_success();
+    for number in 6100..6103 {
+        assert!(status.contains(&format!("{{\"number\":{number},")), "{status}");
+    }
+}

@@ -258,18 +258,17 @@ fn long_and_unprintable_values_stay_on_one_short_line() {
 }
 
 #[test]
-fn a_reload_takes_over_all_but_queues_and_socket() {
+fn a_reload_takes_over_all_but_kernel_and_socket() {
     let old = Config::new(["br-lan"], "eth1");
     let mut new = Config::new(["br-lan", "br-guest"], "eth2");
     new.policy.hairpin = false;
     new.log = LevelFilter::Debug;
-    new.kernel.rules = Rules::Nft;
     assert_eq!(old.needs_restart(&new), Vec::<&str>::new());
     new.kernel = Kernel { rules: Rules::Nft, queue: 1, queues: 2, queue_length: 300 };
     new.socket = "/tmp/natd.sock".into();
     assert_eq!(
         old.needs_restart(&new),
-        ["kernel.queue", "kernel.queues", "kernel.queue_length", "control.socket",]
+        ["kernel.rules", "kernel.queue", "kernel.queues", "kernel.queue_length", "control.socket"]
     );
 }
 
