@@ -158,10 +158,22 @@ pub(crate) fn read_config(path: &Path) -> Result<Config, RunError> {
     }
 }
 
-fn start_log(level: log::LevelFilter) {
-    // RUST_LOG may ask for more or less; a second start in one process (tests) keeps the first.
-    let _ =
-        env_logger::Builder::new().filter_level(level).parse_default_env().format_target(false).try_init();
+/// Starts logging; [`set_log_level`] says how much of it.
+fn start_log() {
+    // A second start in one process (tests) keeps the first logger.
+    let _ = env_logger::Builder::new()
+        .filter_level(log::LevelFilter::Trace)
+        .parse_default_env()
+        .format_target(false)
+        .try_init();
+    set_log_level(log::LevelFilter::Info);
+}
+
+/// Takes over the configuration's level unless the environment has one.
+fn set_log_level(level: log::LevelFilter) {
+    if std::env::var_os("RUST_LOG").is_none() {
+        log::set_max_level(level);
+    }
 }
 
 /// Runs natd until it is told to stop. `socket` overrides the configuration's.
@@ -169,9 +181,9 @@ fn start_log(level: log::LevelFilter) {
 /// # Errors
 /// What kept it from starting; nothing is left behind then.
 pub fn run(config: &Path, socket: Option<&Path>) -> Result<(), RunError> {
-    start_log(log::LevelFilter::Info);
+    start_log();
     let parsed = read_config(config)?;
-    log::set_max_level(parsed.log.max(log::max_level().min(parsed.log)));
+    set_log_level(parsed.log);
     let mut daemon = Daemon::start(config.to_owned(), parsed, socket)?;
     let ended = daemon.serve();
     let message = daemon.stop();
@@ -424,7 +436,7 @@ impl Daemon {
         for key in self.config.needs_restart(&new) {
             log::warn!("{key} changes only when natd is restarted");
         }
-        log::set_max_level(new.log);
+        set_log_level(new.log);
         let kernel = std::mem::replace(&mut self.config, new).kernel;
         self.config.kernel = kernel;
         self.shared.nat().set_policy(self.config.policy.clone());
