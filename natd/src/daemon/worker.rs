@@ -121,13 +121,18 @@ impl Worker {
             while let Some(packet) = self.queue.next()? {
                 self.handle(packet);
             }
-            if let Err(error) = self.queue.flush() {
-                log::debug!("verdicts were not taken: {error}");
-            }
+            self.flush();
             let ready = wait(&[self.queue.fd(), stop.fd()], None)?;
             if ready == [false, true] {
                 return Ok(());
             }
+        }
+    }
+
+    /// Sends the verdicts collected so far.
+    fn flush(&mut self) {
+        if let Err(error) = self.queue.flush() {
+            log::debug!("verdicts were not taken: {error}");
         }
     }
 
@@ -155,6 +160,9 @@ impl Worker {
                 let state = packet.checksum();
                 forward.carry_out(packet.bytes_mut(), state);
                 if forward.resend {
+                    // The first one of the burst goes first: kernels before 6.9 look a changed packet up anew, and
+                    // would take it for a part of the flow that the copy begins.
+                    self.flush();
                     self.shared.carrier.carry_out(&Effect::Transmit(packet.bytes().to_vec()));
                     self.queue.refuse(packet);
                 } else {
