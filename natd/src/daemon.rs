@@ -8,12 +8,12 @@
 //! packets into them. At the end the rules go first, the queues are emptied, and only then conntrack forgets
 //! the flows, so that none of them can leave untranslated beside a NAT that takes our place.
 
+mod error;
 mod handover;
 mod status;
 mod worker;
 mod world;
 
-use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -25,12 +25,12 @@ use nat_core::nat::Nat;
 use nat_core::time::Timestamp;
 
 use crate::config::{Config, Rules};
-use crate::io::conntrack::{Conntrack, ConntrackError};
-use crate::io::control::{Control, ControlError, Limits, Request, Server};
+use crate::io::conntrack::Conntrack;
+use crate::io::control::{Control, Limits, Request, Server};
 use crate::io::netlink::{Links, neighbours};
-use crate::io::nfqueue::{OpenError, Queue, Trains};
-use crate::io::rules::{Kernel, RulesError, Want};
-use crate::io::sandbox::{self, SandboxError};
+use crate::io::nfqueue::{Queue, Trains};
+use crate::io::rules::{Kernel, Want};
+use crate::io::sandbox;
 use crate::io::signals::{Signal, Signals};
 use crate::io::sysctl::Verification;
 use crate::io::transmit::Transmitter;
@@ -38,6 +38,7 @@ use crate::io::{clock, files};
 use crate::report::State;
 use crate::rules::{InterfaceName, Queues, Surroundings};
 
+pub use self::error::RunError;
 use self::worker::Carrier;
 use self::world::World;
 use crate::io::poll::{Wake, wait};
@@ -50,71 +51,6 @@ const LISTENERS_EVERY: Duration = Duration::from_secs(5);
 const SWEEP: Duration = Duration::from_secs(5);
 /// How often the rules are checked to be there: a firewall restart may have flushed them.
 const RULES_EVERY: Duration = Duration::from_secs(20);
-
-/// Why the daemon did not start or had to end. Each is one line that says what, where and what to do.
-#[derive(Debug)]
-pub enum RunError {
-    /// The configuration file cannot be read.
-    File(files::ReadError),
-    /// It has mistakes; one line each.
-    Config(Vec<String>),
-    /// An interface of the configuration is not there.
-    Interface(String),
-    /// Privileges are missing.
-    Sandbox(SandboxError),
-    /// The control socket cannot be had.
-    Control(ControlError),
-    /// A queue cannot be had.
-    Queue(OpenError),
-    /// Conntrack cannot be reached.
-    Conntrack(ConntrackError),
-    /// Rules cannot be put in or out.
-    Rules(RulesError),
-    /// Something else of the system.
-    System(&'static str, io::Error),
-}
-
-impl fmt::Display for RunError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::File(error) => error.fmt(f),
-            Self::Config(lines) => f.write_str(&lines.join("\n")),
-            Self::Interface(line) => f.write_str(line),
-            Self::Sandbox(error) => error.fmt(f),
-            Self::Control(error) => error.fmt(f),
-            Self::Queue(error) => error.fmt(f),
-            Self::Conntrack(error) => error.fmt(f),
-            Self::Rules(error) => error.fmt(f),
-            Self::System(attempt, error) => write!(f, "cannot {attempt}: {error}"),
-        }
-    }
-}
-
-impl std::error::Error for RunError {}
-
-impl RunError {
-    /// Is it for lack of permission?
-    pub fn is_permission(&self) -> bool {
-        matches!(
-            self,
-            Self::Sandbox(_)
-                | Self::Queue(OpenError::NoPermission)
-                | Self::Rules(RulesError::NotPermitted(_))
-        )
-    }
-}
-
-macro_rules! from {
-    ($($error:ty => $variant:ident),*) => {
-        $(impl From<$error> for RunError {
-            fn from(error: $error) -> Self {
-                Self::$variant(error)
-            }
-        })*
-    };
-}
-from!(files::ReadError => File, SandboxError => Sandbox, ControlError => Control, OpenError => Queue,
-      ConntrackError => Conntrack, RulesError => Rules);
 
 /// What the threads share.
 pub(crate) struct Shared {
