@@ -1,6 +1,6 @@
 //! The daemon: start, the main loop, and an orderly end.
 //!
-//! One thread a queue asks the engine about packets ([`worker`]); the main thread, here, waits for signals,
+//! One thread a queue asks the engine about packets (`worker`); the main thread, here, waits for signals,
 //! for changes of the interfaces, for the wishes of clients, and for time to pass.
 //!
 //! The order of the start matters. Flows that the kernel knows are taken over before any packet is decided,
