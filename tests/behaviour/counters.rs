@@ -123,6 +123,19 @@ fn packets_and_bytes_are_counted_by_what_became_of_them() {
 }
 
 #[test]
+fn a_long_sessions_packets_and_bytes_are_all_counted() {
+    let mut w = World::new();
+    let (small, large) = (udp((A, 40_000), (S, 53)), udp((S, 53), (WAN, 40_000)).payload(&[7; 60_000]));
+    for _ in 0..600 {
+        w.lan(&small).sent();
+        w.wan(&large).sent();
+    }
+    w.lan(&small).sent();
+    let session = w.sessions()[0];
+    assert_eq!((session.packets, session.bytes), ([601, 600], [601 * 32, 600 * 60_028]));
+}
+
+#[test]
 fn names_of_counters_are_distinct_and_explained() {
     let names: BTreeSet<&str> = DropReason::ALL.iter().map(|r| r.name()).collect();
     assert_eq!(names.len(), DropReason::ALL.len());

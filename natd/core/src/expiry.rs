@@ -6,10 +6,9 @@
 
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
-use core::time::Duration;
 
 use crate::slab::Index;
-use crate::time::Timestamp;
+use crate::time::{Tick, Timestamp};
 
 /// The second in which a bucket is due.
 pub(crate) type Second = u32;
@@ -20,8 +19,8 @@ pub(crate) struct Buckets(BTreeMap<Second, Vec<Index>>);
 
 impl Buckets {
     /// Enters `index` so that it comes up at `deadline` or within a second after. Answers the bucket.
-    pub(crate) fn enter(&mut self, index: Index, deadline: Timestamp) -> Second {
-        let second = second_after(deadline);
+    pub(crate) fn enter(&mut self, index: Index, deadline: Tick) -> Second {
+        let second = deadline.as_secs_rounded_up();
         self.0.entry(second).or_default().push(index);
         second
     }
@@ -39,10 +38,4 @@ impl Buckets {
         }
         self.0.pop_first()
     }
-}
-
-/// The bucket for a deadline.
-pub(crate) fn second_after(deadline: Timestamp) -> Second {
-    let rounded_up = deadline + Duration::from_micros(999_999);
-    Second::try_from(rounded_up.as_secs()).unwrap_or(Second::MAX)
 }

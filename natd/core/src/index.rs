@@ -1,17 +1,20 @@
 //! Finds numbers by the hash of what they stand for.
 //!
 //! One array of 32-bit slots, searched from a hash's home place on until an empty one (linear probing). A slot
-//! in a table of 2^k holds a number in its lower k bits and, above them, bits of the hash that are not part
-//! of the home place. So a look-up touches one cache line of a small array, and asks what a number stands for
-//! only where it will agree. A table of 65,536 sessions, two flows each, takes 1 MiB.
+//! holds a number in as many of its lower bits as the largest needs and, above them, bits of the hash that are
+//! not part of the home place. So a look-up touches one cache line of a small array, and asks what a number
+//! stands for only where it will agree. The array grows by a half and a third in turn, since it has to share
+//! the cache with the sessions: for 65,536 of them, two flows each, it takes 768 KiB.
 
 use alloc::vec::Vec;
 
 /// A hash table of small numbers: none may be as large as the most that were in it at one time.
 #[derive(Debug, Default)]
 pub(crate) struct HashIndex {
-    /// None, or a power of two. Empty is 0; a number is kept one larger than it is.
+    /// None, a power of two, or one and a half. Empty is 0; a number is kept one larger than it is.
     slots: Vec<u32>,
+    /// The bits of a slot that hold its number: enough for one of as many as there are slots.
+    low: u32,
     len: usize,
 }
 
@@ -21,18 +24,18 @@ impl HashIndex {
     /// The number entered with `hash` that is the `same` as what is sought.
     #[inline]
     pub(crate) fn find(&self, hash: u64, same: impl Fn(u32) -> bool) -> Option<u32> {
-        let (mask, tag) = (self.mask(), self.tag(hash));
-        let mut place = home(hash);
+        let (low, tag) = (self.low, self.tag(hash));
+        let mut place = self.home(hash);
         loop {
-            let slot = *self.slots.get(place & mask)?;
+            let slot = *self.slots.get(place)?;
             if slot == 0 {
                 return None;
             }
-            let number = value(slot, mask);
-            if slot & !low(mask) == tag && same(number) {
+            let number = value(slot, low);
+            if slot & !low == tag && same(number) {
                 return Some(number);
             }
-            place += 1;
+            place = self.after(place);
         }
     }
 
@@ -47,24 +50,24 @@ impl HashIndex {
 
     /// Takes out `number`, which was entered with `hash`. `hash_of` answers the hash of any that is in.
     pub(crate) fn remove(&mut self, hash: u64, number: u32, hash_of: impl Fn(u32) -> u64) {
-        let mask = self.mask();
-        let mut gap = home(hash) & mask;
+        let low = self.low;
+        let mut gap = self.home(hash);
         loop {
             match self.slots.get(gap) {
                 None | Some(0) => return,
-                Some(&slot) if value(slot, mask) == number => break,
-                Some(_) => gap = (gap + 1) & mask,
+                Some(&slot) if value(slot, low) == number => break,
+                Some(_) => gap = self.after(gap),
             }
         }
         self.len -= 1;
         // Whatever lies behind and would not be found over the gap moves into it.
         let mut next = gap;
         loop {
-            next = (next + 1) & mask;
+            next = self.after(next);
             let slot = self.slots.get(next).copied().unwrap_or(0);
             if slot != 0 {
-                let from_home = next.wrapping_sub(home(hash_of(value(slot, mask)))) & mask;
-                if from_home < next.wrapping_sub(gap) & mask {
+                let home = self.home(hash_of(value(slot, low)));
+                if self.distance(home, next) < self.distance(gap, next) {
                     continue;
                 }
             }
@@ -79,54 +82,66 @@ impl HashIndex {
     }
 
     #[inline]
-    fn mask(&self) -> usize {
-        self.slots.len().wrapping_sub(1)
+    fn tag(&self, hash: u64) -> u32 {
+        (hash >> 32) as u32 & !self.low
+    }
+
+    /// Where to begin: the lower half of the hash as a fraction of the array.
+    #[inline]
+    fn home(&self, hash: u64) -> usize {
+        ((u64::from(lower(hash)) * u64::from(size_of_slots(&self.slots))) >> 32) as usize
     }
 
     #[inline]
-    fn tag(&self, hash: u64) -> u32 {
-        (hash >> 32) as u32 & !low(self.mask())
+    fn after(&self, place: usize) -> usize {
+        if place + 1 < self.slots.len() { place + 1 } else { 0 }
+    }
+
+    /// How many steps it is from one place to another.
+    fn distance(&self, from: usize, to: usize) -> usize {
+        if from <= to { to - from } else { to + self.slots.len() - from }
     }
 
     fn place(&mut self, hash: u64, number: u32) {
-        let (mask, tag) = (self.mask(), self.tag(hash));
-        debug_assert!((number as usize) < mask, "{number} does not fit beside the tag");
-        let mut place = home(hash) & mask;
+        let tag = self.tag(hash);
+        debug_assert!((number as usize) < self.slots.len(), "{number} does not fit beside the tag");
+        let mut place = self.home(hash);
         while let Some(slot) = self.slots.get_mut(place) {
             if *slot == 0 {
                 *slot = tag | (number + 1);
                 return;
             }
-            place = (place + 1) & mask;
+            place = self.after(place);
         }
     }
 
     fn grow(&mut self, hash_of: impl Fn(u32) -> u64) {
-        let mask = self.mask();
-        let size = (self.slots.len() * 2).max(FIRST_SIZE);
-        let old = core::mem::replace(&mut self.slots, alloc::vec![0; size]);
+        let (low, size) = (self.low, self.slots.len());
+        let size = if size.is_power_of_two() { size + size / 2 } else { size / 3 * 4 };
+        let old = core::mem::replace(&mut self.slots, alloc::vec![0; size.max(FIRST_SIZE)]);
+        self.low = u32::MAX >> size_of_slots(&self.slots).leading_zeros();
         for slot in old.into_iter().filter(|&slot| slot != 0) {
-            let number = value(slot, mask);
+            let number = value(slot, low);
             self.place(hash_of(number), number);
         }
     }
 }
 
 #[inline]
-fn value(slot: u32, mask: usize) -> u32 {
-    (slot & low(mask)).wrapping_sub(1)
+fn value(slot: u32, low: u32) -> u32 {
+    (slot & low).wrapping_sub(1)
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "tables have fewer than 2^32 places")]
 #[inline]
-const fn low(mask: usize) -> u32 {
-    mask as u32
+const fn size_of_slots(slots: &[u32]) -> u32 {
+    slots.len() as u32
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "the lower half is wanted")]
 #[inline]
-const fn home(hash: u64) -> usize {
-    hash as u32 as usize
+const fn lower(hash: u64) -> u32 {
+    hash as u32
 }
 
 #[cfg(test)]

@@ -31,5 +31,6 @@ pub mod rewrite;
 pub mod session;
 mod slab;
 mod tables;
+mod tally;
 pub mod tcp;
 pub mod time;

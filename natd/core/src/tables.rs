@@ -6,14 +6,16 @@ use core::net::Ipv4Addr;
 
 use hashbrown::HashTable;
 
-use crate::expiry::{Buckets, Second, second_after};
+use crate::expiry::{Buckets, Second};
 use crate::flow::{Direction, Endpoint, Protocol, Tuple};
 use crate::index::HashIndex;
 use crate::ports::Ports;
 use crate::random::Secret;
-use crate::session::{Device, Kind, Mapping, Session};
+use crate::session::{Device, DeviceNumber, Kind, Mapping, Session};
 use crate::slab::{Index, NIL, Slab};
-use crate::time::Timestamp;
+use crate::tally::Carry;
+use crate::tcp::StraySyn;
+use crate::time::{Tick, Timestamp};
 
 /// A session and one of its directions in four bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,13 +43,31 @@ struct Permit {
     count: u32,
 }
 
-/// What is seldom asked about a session, and so kept apart from it.
-#[derive(Clone, Copy, Debug)]
-struct Margin {
-    created: Timestamp,
+/// What is seldom asked about a session, and so kept apart from it: a packet of a known flow has no need of it.
+#[derive(Debug)]
+pub(crate) struct Margin {
+    pub(crate) created: Timestamp,
+    pub(crate) mapping: Index,
+    /// The bucket that counts: never later than that of the session's deadline.
+    bucket: Second,
+    /// The last SYN that did not fit its connection.
+    pub(crate) stray: Option<StraySyn>,
+    /// Outbound, inbound: what the session's tallies do not have any more.
+    pub(crate) packets: [u32; 2],
+    pub(crate) bytes: [u64; 2],
     /// Neighbours in the list of its mapping.
     next: Index,
     previous: Index,
+}
+
+impl Margin {
+    /// Takes over what a tally counted; `slot` is 0 for outbound and 1 for inbound.
+    pub(crate) fn carry(&mut self, slot: usize, carry: Carry) {
+        if let (Some(packets), Some(bytes)) = (self.packets.get_mut(slot), self.bytes.get_mut(slot)) {
+            *packets = packets.saturating_add(carry.packets);
+            *bytes += u64::from(carry.bytes);
+        }
+    }
 }
 
 /// A session about to be entered.
@@ -65,6 +85,8 @@ pub(crate) struct Tables {
     pub(crate) sessions: Slab<Session>,
     /// One for every place of `sessions`.
     margins: Vec<Margin>,
+    /// The address of every mapping's external endpoint.
+    wan: Ipv4Addr,
     pub(crate) mappings: Slab<Mapping>,
     pub(crate) devices: Slab<Device>,
     device_index: BTreeMap<Ipv4Addr, Index>,
@@ -83,6 +105,7 @@ impl Tables {
             secret,
             sessions: Slab::default(),
             margins: Vec::new(),
+            wan: Ipv4Addr::UNSPECIFIED,
             mappings: Slab::default(),
             devices: Slab::default(),
             device_index: BTreeMap::new(),
@@ -102,14 +125,26 @@ impl Tables {
         let hash = self.secret.of_tuple(tuple);
         let found = self.flows.find(hash, |flow| {
             let flow = FlowRef(flow);
-            self.sessions.at(flow.session()).is_some_and(|s| s.shown(flow.direction()) == *tuple)
+            self.sessions.at(flow.session()).is_some_and(|s| s.shown(flow.direction(), self.wan) == *tuple)
         })?;
         Some((FlowRef(found).session(), FlowRef(found).direction()))
     }
 
-    /// When the session at `index` began.
-    pub(crate) fn created(&self, index: Index) -> Option<Timestamp> {
-        self.margins.get(index as usize).map(|margin| margin.created)
+    /// What else there is about the session at `index`.
+    pub(crate) fn margin(&self, index: Index) -> Option<&Margin> {
+        self.margins.get(index as usize)
+    }
+
+    /// The session at `index`, and what else there is about it.
+    #[inline]
+    pub(crate) fn session_mut(&mut self, index: Index) -> Option<(&mut Session, &mut Margin)> {
+        Some((self.sessions.at_mut(index)?, self.margins.get_mut(index as usize)?))
+    }
+
+    /// The external address of all mappings; of no meaning when there are none.
+    #[inline]
+    pub(crate) fn wan(&self) -> Ipv4Addr {
+        self.wan
     }
 
     pub(crate) fn mapping_of_internal(&self, protocol: Protocol, internal: Endpoint) -> Option<Index> {
@@ -199,6 +234,8 @@ impl Tables {
     ) -> Index {
         let mapping =
             Mapping { protocol, kind, internal, external, device, sessions: NIL, count: 0, spoken: 0 };
+        debug_assert!(self.mappings.len() == 0 || self.wan == external.addr, "all mappings have one address");
+        self.wan = external.addr;
         let index = self.mappings.insert(mapping);
         // Two forwards may lead to one internal endpoint; the first of them answers for it.
         if self.mapping_of_internal(protocol, internal).is_none() {
@@ -233,33 +270,27 @@ impl Tables {
     }
 
     /// Enters a session that ends at `deadline`. Neither of its tuples may be in use.
-    pub(crate) fn add_session(
-        &mut self,
-        now: Timestamp,
-        deadline: Timestamp,
-        new: &NewSession,
-    ) -> Option<Index> {
+    pub(crate) fn add_session(&mut self, now: Timestamp, deadline: Tick, new: &NewSession) -> Option<Index> {
         let mapping = self.mappings.at_mut(new.mapping)?;
         let (device, next) = (mapping.device, mapping.sessions);
-        let index = self.sessions.insert(Session {
-            outbound: new.outbound,
-            external: new.external,
-            origin: new.origin,
-            spoken: false,
-            answered: false,
-            kernel_known: new.kernel_known,
-            mapping: new.mapping,
-            device,
-            bucket: 0,
-            last_seen: now,
-            deadline,
-            packets: [0; 2],
-            bytes: [0; 2],
-            tcp: Default::default(),
-        });
+        let number = DeviceNumber::new(device)?;
+        let external = new.external.id;
+        let mut session = Session::new(now, &new.outbound, external, new.origin, number, mapping.kind);
+        session.deadline = deadline;
+        session.set_kernel_known(new.kernel_known);
+        let index = self.sessions.insert(session);
         mapping.sessions = index;
         mapping.count += 1;
-        let margin = Margin { created: now, next, previous: NIL };
+        let margin = Margin {
+            created: now,
+            mapping: new.mapping,
+            bucket: self.buckets.enter(index, deadline),
+            stray: None,
+            packets: [0; 2],
+            bytes: [0; 2],
+            next,
+            previous: NIL,
+        };
         match self.margins.get_mut(index as usize) {
             Some(place) => *place = margin,
             None => self.margins.push(margin), // new places are given out in order
@@ -273,25 +304,21 @@ impl Tables {
         }
         self.count(new.outbound.protocol, 1);
         for direction in [Direction::Outbound, Direction::Inbound] {
-            let Some(session) = self.sessions.at(index) else { continue };
-            let hash = self.secret.of_tuple(&session.shown(direction));
-            let Self { flows, sessions, secret, .. } = self;
-            flows.insert(hash, FlowRef::new(index, direction).0, |flow| hash_of(sessions, secret, flow));
-        }
-        let bucket = self.buckets.enter(index, deadline);
-        if let Some(session) = self.sessions.at_mut(index) {
-            session.bucket = bucket;
+            let flow = FlowRef::new(index, direction).0;
+            let Self { flows, sessions, secret, wan, .. } = self;
+            let hash_of = |flow| hash_of(sessions, secret, *wan, flow);
+            flows.insert(hash_of(flow), flow, hash_of);
         }
         Some(index)
     }
 
     /// The device has spoken on this session for the first time.
     pub(crate) fn speak(&mut self, index: Index) {
-        let Some(session) = self.sessions.at_mut(index) else { return };
-        session.spoken = true;
-        let (mapping, remote) = (session.mapping, session.outbound.dst.addr);
-        let answers = session.origin == Direction::Inbound;
-        if let Some(device) = self.devices.at_mut(session.device) {
+        let Some((session, margin)) = self.session_mut(index) else { return };
+        session.set_spoken();
+        let (mapping, remote) = (margin.mapping, session.remote().addr);
+        let (answers, device) = (session.origin() == Direction::Inbound, session.device.index());
+        if let Some(device) = self.devices.at_mut(device) {
             device.unanswered -= u32::from(answers);
         }
         if let Some(mapping) = self.mappings.at_mut(mapping) {
@@ -330,29 +357,30 @@ impl Tables {
 
     /// Takes a session out of every index; answers its mapping.
     fn unlink(&mut self, index: Index) -> Option<Index> {
-        let tuples = self.sessions.at(index).map(|session| (session.outbound, session.inbound()))?;
-        for (direction, tuple) in [(Direction::Outbound, tuples.0), (Direction::Inbound, tuples.1)] {
-            let hash = self.secret.of_tuple(&tuple);
-            let Self { flows, sessions, secret, .. } = &mut *self;
-            flows.remove(hash, FlowRef::new(index, direction).0, |flow| hash_of(sessions, secret, flow));
+        self.sessions.at(index)?;
+        for direction in [Direction::Outbound, Direction::Inbound] {
+            let flow = FlowRef::new(index, direction).0;
+            let Self { flows, sessions, secret, wan, .. } = &mut *self;
+            let hash_of = |flow| hash_of(sessions, secret, *wan, flow);
+            flows.remove(hash_of(flow), flow, hash_of);
         }
         let session = self.sessions.remove(index)?;
-        let margin = *self.margins.get(index as usize)?;
-        if let Some(next) = self.margins.get_mut(margin.next as usize) {
-            next.previous = margin.previous;
+        let Margin { mapping, next, previous, .. } = *self.margins.get(index as usize)?;
+        if let Some(neighbour) = self.margins.get_mut(next as usize) {
+            neighbour.previous = previous;
         }
-        if let Some(previous) = self.margins.get_mut(margin.previous as usize) {
-            previous.next = margin.next;
+        if let Some(neighbour) = self.margins.get_mut(previous as usize) {
+            neighbour.next = next;
         }
-        if let Some(mapping) = self.mappings.at_mut(session.mapping) {
+        if let Some(mapping) = self.mappings.at_mut(mapping) {
             if mapping.sessions == index {
-                mapping.sessions = margin.next;
+                mapping.sessions = next;
             }
             mapping.count -= 1;
-            mapping.spoken -= u32::from(session.spoken);
+            mapping.spoken -= u32::from(session.is_spoken());
         }
-        if session.spoken {
-            let (mapping, remote) = (session.mapping, session.outbound.dst.addr);
+        if session.is_spoken() {
+            let remote = session.remote().addr;
             let hash = self.secret.of_pair(mapping, remote.into());
             if let Ok(mut permit) =
                 self.permits.find_entry(hash, |p| p.mapping == mapping && p.remote == remote)
@@ -363,20 +391,20 @@ impl Tables {
                 }
             }
         }
-        if let Some(device) = self.devices.at_mut(session.device) {
+        if let Some(device) = self.devices.at_mut(session.device.index()) {
             device.sessions -= 1;
-            device.unanswered -= u32::from(session.origin == Direction::Inbound && !session.spoken);
+            device.unanswered -= u32::from(session.origin() == Direction::Inbound && !session.is_spoken());
         }
-        self.count(session.outbound.protocol, -1);
+        self.count(session.protocol(), -1);
         log::debug!(
             "session ends: {} {} → {} ⇒ {}, {}",
-            session.outbound.protocol,
-            session.outbound.src,
-            session.external,
-            session.outbound.dst,
+            session.protocol(),
+            session.internal(),
+            session.external(self.wan),
+            session.remote(),
             session.state().name()
         );
-        Some(session.mapping)
+        Some(mapping)
     }
 
     fn count(&mut self, protocol: Protocol, change: i32) {
@@ -387,11 +415,17 @@ impl Tables {
 
     /// Moves a session's end.
     #[inline]
-    pub(crate) fn postpone(&mut self, index: Index, deadline: Timestamp) {
-        let Some(session) = self.sessions.at_mut(index) else { return };
-        session.deadline = deadline;
-        if second_after(deadline) < session.bucket {
-            session.bucket = self.buckets.enter(index, deadline);
+    pub(crate) fn postpone(&mut self, index: Index, deadline: Tick) {
+        let Self { sessions, margins, buckets, .. } = self;
+        let Some(session) = sessions.at_mut(index) else { return };
+        let before = core::mem::replace(&mut session.deadline, deadline);
+        if deadline >= before {
+            return;
+        }
+        if let Some(margin) = margins.get_mut(index as usize) {
+            if deadline.as_secs_rounded_up() < margin.bucket {
+                margin.bucket = buckets.enter(index, deadline);
+            }
         }
     }
 
@@ -407,20 +441,23 @@ impl Tables {
     }
 
     fn is_over(&mut self, index: Index, second: Second, now: Timestamp) -> bool {
-        match self.sessions.at_mut(index) {
-            Some(session) if session.bucket == second => {
-                if session.deadline <= now {
-                    return true;
-                }
-                session.bucket = self.buckets.enter(index, session.deadline);
-                false
-            }
-            Some(_) | None => false,
+        let Self { sessions, margins, buckets, .. } = self;
+        let (Some(session), Some(margin)) = (sessions.at(index), margins.get_mut(index as usize)) else {
+            return false;
+        };
+        if margin.bucket != second {
+            return false;
         }
+        let over = Timestamp::from(session.deadline) <= now;
+        if !over {
+            margin.bucket = buckets.enter(index, session.deadline);
+        }
+        over
     }
 }
 
-fn hash_of(sessions: &Slab<Session>, secret: &Secret, flow: u32) -> u64 {
+fn hash_of(sessions: &Slab<Session>, secret: &Secret, wan: Ipv4Addr, flow: u32) -> u64 {
     let flow = FlowRef(flow);
-    sessions.at(flow.session()).map_or(0, |session| secret.of_tuple(&session.shown(flow.direction())))
+    let session = sessions.at(flow.session());
+    session.map_or(0, |session| secret.of_tuple(&session.shown(flow.direction(), wan)))
 }

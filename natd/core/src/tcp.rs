@@ -55,8 +55,16 @@ pub enum Phase {
     Reset,
 }
 
-/// One direction of a connection.
-#[derive(Clone, Copy, Debug, Default)]
+/// A SYN that did not fit: who sent it, and what acknowledges it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StraySyn {
+    sender: Direction,
+    acknowledgement: u32,
+}
+
+/// One direction of a connection. Packed, since a session has to fit one cache line.
+#[derive(Clone, Copy, Debug)]
+#[repr(Rust, packed)]
 struct Side {
     /// One behind the highest sequence number sent.
     end: u32,
@@ -64,27 +72,31 @@ struct Side {
     allowed: u32,
     /// The last acknowledgement number sent.
     acked: u32,
-    /// The largest window offered, scaled.
-    window: u32,
-    /// Window scale.
-    scale: u8,
-    /// Of [`SEEN`] to [`FIN_SENT`].
+    /// The largest window offered, to be scaled.
+    window: u16,
+    /// Of [`SEEN`] to [`FIN_SENT`]; above them the window scale, or [`NO_SCALE`].
     marks: u8,
 }
 
-// One byte for all of them: a session has to fit two cache lines.
 /// The side has sent something.
 const SEEN: u8 = 1;
 /// `acked` holds something.
 const ACKS: u8 = 1 << 1;
-/// Its SYN had the window scale option.
-const OFFERS_SCALE: u8 = 1 << 2;
 /// Its SYN is acknowledged.
-const SYN_ACKED: u8 = 1 << 3;
+const SYN_ACKED: u8 = 1 << 2;
 /// It has sent its FIN.
-const FIN_SENT: u8 = 1 << 4;
+const FIN_SENT: u8 = 1 << 3;
+
+const SCALE_SHIFT: u32 = 4;
+/// Its SYN had no window scale option; the largest scale is 14 (RFC 7323 section 2.3).
+const NO_SCALE: u8 = 15;
 
 impl Side {
+    /// Nothing is known but `marks`.
+    const fn marked(marks: u8) -> Self {
+        Self { end: 0, allowed: 0, acked: 0, window: 0, marks: (NO_SCALE << SCALE_SHIFT) | marks }
+    }
+
     #[inline]
     const fn has(&self, mark: u8) -> bool {
         self.marks & mark != 0
@@ -98,6 +110,34 @@ impl Side {
         }
     }
 
+    const fn offers_scale(&self) -> bool {
+        self.marks >> SCALE_SHIFT != NO_SCALE
+    }
+
+    /// How far the windows it sends are to be shifted.
+    #[inline]
+    const fn scale(&self) -> u8 {
+        if self.offers_scale() { self.marks >> SCALE_SHIFT } else { 0 }
+    }
+
+    /// The largest window offered.
+    #[inline]
+    fn window(&self) -> u32 {
+        u32::from(self.window) << self.scale()
+    }
+
+    /// Takes in its SYN's window, which is not scaled; the unit is that of those to come, so it may round up.
+    fn offer(&mut self, window: u16, scale: Option<u8>) {
+        let scale = scale.map_or(NO_SCALE, |scale| scale.min(NO_SCALE - 1));
+        self.marks = (self.marks & !(NO_SCALE << SCALE_SHIFT)) | (scale << SCALE_SHIFT);
+        self.window = window.div_ceil(1 << self.scale()).max(1);
+    }
+
+    fn forget_scale(&mut self) {
+        self.window = u16::try_from(self.window()).unwrap_or(u16::MAX);
+        self.marks |= NO_SCALE << SCALE_SHIFT;
+    }
+
     /// Does `ack` acknowledge the SYN that this side sent, and nothing beyond what that carried?
     fn is_syn_acked_by(&self, ack: u32) -> bool {
         before_or_at(self.end, ack) && before_or_at(ack, self.allowed)
@@ -105,14 +145,22 @@ impl Side {
 }
 
 /// A connection's state. The sides are those of the LAN device and of its peer.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub struct Connection {
     sides: [Side; 2],
-    /// Found in mid-stream: window scale unknown.
-    loose: bool,
-    reset: bool,
-    /// The last SYN that did not fit: who sent it, and what acknowledges it.
-    stray: Option<(Direction, u32)>,
+    /// [`LOOSE`] and [`RESET`].
+    marks: u8,
+}
+
+/// Found in mid-stream: window scale unknown.
+const LOOSE: u8 = 1;
+/// A reset was believed.
+const RESET: u8 = 1 << 1;
+
+impl Default for Connection {
+    fn default() -> Self {
+        Self { sides: [Side::marked(0); 2], marks: 0 }
+    }
 }
 
 /// How far behind the highest byte an acknowledgement may lie: the largest window without scaling.
@@ -121,15 +169,19 @@ const ACK_SLACK: u32 = 66_000;
 impl Connection {
     /// An open connection of which nothing else is known.
     pub fn adopted() -> Self {
-        let side = Side { marks: SYN_ACKED, ..Side::default() };
-        Self { sides: [side, side], loose: true, reset: false, stray: None }
+        Self { sides: [Side::marked(SYN_ACKED); 2], marks: LOOSE }
+    }
+
+    #[inline]
+    const fn is_loose(&self) -> bool {
+        self.marks & LOOSE != 0
     }
 
     /// Where the connection stands.
     #[inline]
     pub fn phase(&self) -> Phase {
         let [device, peer] = &self.sides;
-        if self.reset {
+        if self.marks & RESET != 0 {
             Phase::Reset
         } else if device.has(FIN_SENT) && peer.has(FIN_SENT) {
             Phase::Closing
@@ -140,14 +192,20 @@ impl Connection {
         }
     }
 
-    /// Takes in a segment that crosses the NAT in `direction`.
+    /// Takes in a segment that crosses the NAT in `direction`. `stray` is the connection's too, but only SYNs
+    /// look at it.
     #[inline]
-    pub fn observe(&mut self, direction: Direction, segment: &TcpSegment) -> Effect {
+    pub fn observe(
+        &mut self,
+        direction: Direction,
+        segment: &TcpSegment,
+        stray: &mut Option<StraySyn>,
+    ) -> Effect {
         if segment.flags.rst {
             return self.observe_reset(direction, segment);
         }
         if segment.flags.syn {
-            return self.observe_syn(direction, segment);
+            return self.observe_syn(direction, segment, stray);
         }
         self.observe_data(direction, segment)
     }
@@ -168,16 +226,23 @@ impl Connection {
         }
     }
 
-    fn observe_syn(&mut self, direction: Direction, segment: &TcpSegment) -> Effect {
+    fn observe_syn(
+        &mut self,
+        direction: Direction,
+        segment: &TcpSegment,
+        stray: &mut Option<StraySyn>,
+    ) -> Effect {
         let phase = self.phase();
         let over = phase >= Phase::Closing;
         let (sender, receiver) = self.sides(direction);
         let answers = segment.flags.ack;
-        if answers && self.stray == Some((direction.reverse(), segment.ack)) {
+        let answered = StraySyn { sender: direction.reverse(), acknowledgement: segment.ack };
+        if answers && *stray == Some(answered) {
             // Both ends have forgotten the connection and open a new one. Of the SYN no more is known.
-            *self = Self { loose: true, ..Self::default() };
+            *stray = None;
+            *self = Self { marks: LOOSE, ..Self::default() };
             let (_, receiver) = self.sides_mut(direction);
-            *receiver = Side { end: segment.ack, allowed: segment.ack, marks: SEEN, ..Side::default() };
+            *receiver = Side { end: segment.ack, allowed: segment.ack, ..Side::marked(SEEN) };
         } else if answers {
             // RFC 9293 section 3.10.7.3: it must acknowledge the SYN and nothing else.
             let acknowledges = if sender.has(SEEN) {
@@ -189,9 +254,10 @@ impl Connection {
                 return Effect::None(Ignored::StraySyn);
             }
         } else if phase == Phase::Established {
-            self.stray = Some((direction, segment.seq.wrapping_add(1)));
+            *stray = Some(StraySyn { sender: direction, acknowledgement: segment.seq.wrapping_add(1) });
             return Effect::None(Ignored::StraySyn);
         } else if over {
+            *stray = None;
             *self = Self::default();
         } else if sender.has(SEEN)
             && segment.seq.wrapping_add(1) != sender.end
@@ -206,24 +272,23 @@ impl Connection {
         *sender = Side {
             end: segment.seq.wrapping_add(1),
             acked: if answers { segment.ack } else { 0 },
-            window: u32::from(segment.window).max(1),
-            scale: segment.window_scale.unwrap_or(0),
-            marks: SEEN,
-            ..Side::default()
+            ..Side::marked(SEEN)
         };
+        sender.offer(segment.window, segment.window_scale);
         sender.mark(ACKS, answers);
-        sender.mark(OFFERS_SCALE, segment.window_scale.is_some());
         sender.mark(SYN_ACKED, stays_acknowledged);
         // What a SYN carries (RFC 7413) the receiver may take or leave.
-        sender.allowed = sender.end.wrapping_add(segment.payload_len).wrapping_add(receiver.window);
+        sender.allowed = sender.end.wrapping_add(segment.payload_len).wrapping_add(receiver.window());
         if receiver.has(SEEN) {
             if answers && before_or_at(receiver.end, segment.ack) {
                 receiver.end = segment.ack;
             }
-            if !(sender.has(OFFERS_SCALE) && receiver.has(OFFERS_SCALE)) {
-                (sender.scale, receiver.scale) = (0, 0); // RFC 7323 section 2.2: both or none
+            if !(sender.offers_scale() && receiver.offers_scale()) {
+                sender.forget_scale(); // RFC 7323 section 2.2: both or none
+                receiver.forget_scale();
             }
-            receiver.allowed = receiver.end.wrapping_add(sender.window); // a SYN's window is never scaled
+            // A SYN's window is never scaled.
+            receiver.allowed = receiver.end.wrapping_add(u32::from(segment.window).max(1));
             receiver.mark(SYN_ACKED, answers);
         }
         Effect::Progress
@@ -232,7 +297,7 @@ impl Connection {
     fn observe_data(&mut self, direction: Direction, segment: &TcpSegment) -> Effect {
         let (seq, fin) = (segment.seq, segment.flags.fin);
         let end = seq.wrapping_add(segment.payload_len).wrapping_add(u32::from(fin));
-        let loose = self.loose;
+        let loose = self.is_loose();
         let (sender, receiver) = self.sides_mut(direction);
         let mut found_in_midstream = false;
         if !sender.has(SEEN) {
@@ -241,15 +306,15 @@ impl Connection {
                 return Effect::None(Ignored::OutOfWindow);
             }
             found_in_midstream = true;
-            *sender = Side { end, allowed: end, marks: SEEN | SYN_ACKED, window: 0xffff, ..Side::default() };
+            *sender = Side { end, allowed: end, window: 0xffff, ..Side::marked(SEEN | SYN_ACKED) };
         } else if receiver.has(SEEN) && !loose {
             let fits = before_or_at(seq, sender.allowed)
-                && before_or_at(sender.end.wrapping_sub(receiver.window.max(1)), end)
+                && before_or_at(sender.end.wrapping_sub(receiver.window().max(1)), end)
                 && (!segment.flags.ack
                     || (before_or_at(segment.ack, receiver.end)
                         && before_or_at(
                             receiver.end,
-                            segment.ack.wrapping_add(sender.window.max(ACK_SLACK)),
+                            segment.ack.wrapping_add(sender.window().max(ACK_SLACK)),
                         )));
             if !fits {
                 return Effect::None(Ignored::OutOfWindow);
@@ -264,16 +329,18 @@ impl Connection {
                 sender.acked = segment.ack;
                 sender.mark(ACKS, true);
             }
-            let window = u32::from(segment.window) << sender.scale;
-            sender.window = sender.window.max(window);
+            let window = u32::from(segment.window) << sender.scale();
+            sender.window = sender.window.max(segment.window);
             let allowed = segment.ack.wrapping_add(window.max(1));
             if before_or_at(receiver.allowed, allowed) {
                 receiver.allowed = allowed;
             }
             receiver.mark(SYN_ACKED, receiver.has(SEEN));
         }
-        self.loose |= found_in_midstream;
-        self.reset = false;
+        if found_in_midstream {
+            self.marks |= LOOSE;
+        }
+        self.marks &= !RESET;
         Effect::Progress
     }
 
@@ -290,13 +357,13 @@ impl Connection {
             (receiver.has(SEEN) && segment.flags.ack && receiver.is_syn_acked_by(segment.ack), false)
         };
         if exact {
-            self.reset = true;
+            self.marks |= RESET;
             return Effect::Progress;
         }
         match direction {
             // Its own device may say what it likes; RFC 7857: it does not refresh.
             Direction::Outbound => Effect::None(Ignored::InexactReset),
-            Direction::Inbound if inside || self.loose => Effect::None(Ignored::InexactReset),
+            Direction::Inbound if inside || self.is_loose() => Effect::None(Ignored::InexactReset),
             Direction::Inbound => Effect::BogusReset,
         }
     }
@@ -306,9 +373,9 @@ impl Connection {
     pub fn has_in_flight(&self, direction: Direction, seq: u32) -> bool {
         let (sender, receiver) = self.sides(direction);
         if !sender.has(SEEN) {
-            return self.loose; // where its beginning is known, it has sent nothing yet
+            return self.is_loose(); // where its beginning is known, it has sent nothing yet
         }
-        if self.loose && !receiver.has(ACKS) {
+        if self.is_loose() && !receiver.has(ACKS) {
             return true;
         }
         let oldest = if receiver.has(ACKS) { receiver.acked } else { sender.end };
@@ -346,6 +413,12 @@ mod tests {
     const RST: TcpFlags = TcpFlags { syn: false, ack: false, fin: false, rst: true };
     const RST_ACK: TcpFlags = TcpFlags { syn: false, ack: true, fin: false, rst: true };
 
+    impl Connection {
+        fn see(&mut self, direction: Direction, segment: &TcpSegment) -> Effect {
+            self.observe(direction, segment, &mut None)
+        }
+    }
+
     fn segment(flags: TcpFlags, seq: u32, ack: u32, payload_len: u32) -> TcpSegment {
         TcpSegment {
             src_port: 1,
@@ -363,11 +436,11 @@ mod tests {
     /// Device at 101, peer at 501, nothing in flight.
     fn established() -> Connection {
         let mut tcp = Connection::default();
-        assert_eq!(tcp.observe(Outbound, &segment(SYN, 100, 0, 0)), Effect::Progress);
+        assert_eq!(tcp.see(Outbound, &segment(SYN, 100, 0, 0)), Effect::Progress);
         assert_eq!(tcp.phase(), Phase::Opening);
-        assert_eq!(tcp.observe(Inbound, &segment(SYN_ACK, 500, 101, 0)), Effect::Progress);
+        assert_eq!(tcp.see(Inbound, &segment(SYN_ACK, 500, 101, 0)), Effect::Progress);
         assert_eq!(tcp.phase(), Phase::Opening);
-        assert_eq!(tcp.observe(Outbound, &segment(ACK, 101, 501, 0)), Effect::Progress);
+        assert_eq!(tcp.see(Outbound, &segment(ACK, 101, 501, 0)), Effect::Progress);
         assert_eq!(tcp.phase(), Phase::Established);
         tcp
     }
@@ -375,24 +448,24 @@ mod tests {
     #[test]
     fn both_fins_close_and_one_does_not() {
         let mut tcp = established();
-        assert_eq!(tcp.observe(Outbound, &segment(FIN, 101, 501, 0)), Effect::Progress);
+        assert_eq!(tcp.see(Outbound, &segment(FIN, 101, 501, 0)), Effect::Progress);
         assert_eq!(tcp.phase(), Phase::Established);
-        assert_eq!(tcp.observe(Inbound, &segment(ACK, 501, 102, 300)), Effect::Progress);
-        assert_eq!(tcp.observe(Inbound, &segment(FIN, 801, 102, 0)), Effect::Progress);
+        assert_eq!(tcp.see(Inbound, &segment(ACK, 501, 102, 300)), Effect::Progress);
+        assert_eq!(tcp.see(Inbound, &segment(FIN, 801, 102, 0)), Effect::Progress);
         assert_eq!(tcp.phase(), Phase::Closing);
-        assert_eq!(tcp.observe(Outbound, &segment(SYN, 9000, 0, 0)), Effect::Progress);
+        assert_eq!(tcp.see(Outbound, &segment(SYN, 9000, 0, 0)), Effect::Progress);
         assert_eq!(tcp.phase(), Phase::Opening);
     }
 
     #[test]
     fn simultaneous_open_establishes() {
         let mut tcp = Connection::default();
-        tcp.observe(Outbound, &segment(SYN, 100, 0, 0));
-        assert_eq!(tcp.observe(Inbound, &segment(SYN, 500, 0, 0)), Effect::Progress);
+        tcp.see(Outbound, &segment(SYN, 100, 0, 0));
+        assert_eq!(tcp.see(Inbound, &segment(SYN, 500, 0, 0)), Effect::Progress);
         assert_eq!(tcp.phase(), Phase::Opening);
-        assert_eq!(tcp.observe(Outbound, &segment(SYN_ACK, 100, 501, 0)), Effect::Progress);
-        assert_eq!(tcp.observe(Inbound, &segment(SYN_ACK, 500, 101, 0)), Effect::Progress);
-        assert_eq!(tcp.observe(Outbound, &segment(ACK, 101, 501, 10)), Effect::Progress);
+        assert_eq!(tcp.see(Outbound, &segment(SYN_ACK, 100, 501, 0)), Effect::Progress);
+        assert_eq!(tcp.see(Inbound, &segment(SYN_ACK, 500, 101, 0)), Effect::Progress);
+        assert_eq!(tcp.see(Outbound, &segment(ACK, 101, 501, 10)), Effect::Progress);
         assert_eq!(tcp.phase(), Phase::Established);
     }
 
@@ -407,7 +480,7 @@ mod tests {
             (0x8000_0000, Effect::BogusReset, Phase::Established),
         ] {
             let mut tcp = established();
-            assert_eq!(tcp.observe(Inbound, &segment(RST, seq, 0, 0)), expected, "{seq}");
+            assert_eq!(tcp.see(Inbound, &segment(RST, seq, 0, 0)), expected, "{seq}");
             assert_eq!(tcp.phase(), phase, "{seq}");
         }
     }
@@ -415,75 +488,75 @@ mod tests {
     #[test]
     fn data_after_an_exact_reset_restores_the_connection() {
         let mut tcp = established();
-        tcp.observe(Inbound, &segment(RST, 501, 0, 0));
-        assert_eq!(tcp.observe(Inbound, &segment(ACK, 9999, 101, 5)), Effect::None(Ignored::OutOfWindow));
+        tcp.see(Inbound, &segment(RST, 501, 0, 0));
+        assert_eq!(tcp.see(Inbound, &segment(ACK, 9999, 101, 5)), Effect::None(Ignored::OutOfWindow));
         assert_eq!(tcp.phase(), Phase::Reset);
-        assert_eq!(tcp.observe(Inbound, &segment(ACK, 501, 101, 5)), Effect::Progress);
+        assert_eq!(tcp.see(Inbound, &segment(ACK, 501, 101, 5)), Effect::Progress);
         assert_eq!(tcp.phase(), Phase::Established);
     }
 
     #[test]
     fn a_refused_syn_is_recognised_by_its_acknowledgement() {
         let mut tcp = Connection::default();
-        tcp.observe(Outbound, &segment(SYN, 100, 0, 0));
-        assert_eq!(tcp.observe(Inbound, &segment(RST_ACK, 0, 100, 0)), Effect::BogusReset);
-        assert_eq!(tcp.observe(Inbound, &segment(RST_ACK, 0, 101, 0)), Effect::Progress);
+        tcp.see(Outbound, &segment(SYN, 100, 0, 0));
+        assert_eq!(tcp.see(Inbound, &segment(RST_ACK, 0, 100, 0)), Effect::BogusReset);
+        assert_eq!(tcp.see(Inbound, &segment(RST_ACK, 0, 101, 0)), Effect::Progress);
         assert_eq!(tcp.phase(), Phase::Reset);
     }
 
     #[test]
     fn segments_outside_the_window_change_nothing() {
         let mut tcp = established();
-        assert_eq!(tcp.observe(Inbound, &segment(ACK, 5000, 101, 1)), Effect::None(Ignored::OutOfWindow));
-        assert_eq!(tcp.observe(Inbound, &segment(FIN, 501, 40_000, 0)), Effect::None(Ignored::OutOfWindow));
-        assert_eq!(tcp.observe(Inbound, &segment(SYN, 7, 0, 0)), Effect::None(Ignored::StraySyn));
-        assert_eq!(tcp.observe(Inbound, &segment(SYN_ACK, 7, 101, 0)), Effect::None(Ignored::StraySyn));
-        assert_eq!(tcp.observe(Inbound, &segment(ACK, 501, 101, 10)), Effect::Progress);
+        assert_eq!(tcp.see(Inbound, &segment(ACK, 5000, 101, 1)), Effect::None(Ignored::OutOfWindow));
+        assert_eq!(tcp.see(Inbound, &segment(FIN, 501, 40_000, 0)), Effect::None(Ignored::OutOfWindow));
+        assert_eq!(tcp.see(Inbound, &segment(SYN, 7, 0, 0)), Effect::None(Ignored::StraySyn));
+        assert_eq!(tcp.see(Inbound, &segment(SYN_ACK, 7, 101, 0)), Effect::None(Ignored::StraySyn));
+        assert_eq!(tcp.see(Inbound, &segment(ACK, 501, 101, 10)), Effect::Progress);
         assert_eq!(tcp.phase(), Phase::Established);
     }
 
     #[test]
     fn keepalives_and_window_probes_belong() {
         let mut tcp = established();
-        assert_eq!(tcp.observe(Outbound, &segment(ACK, 100, 501, 0)), Effect::Progress);
-        assert_eq!(tcp.observe(Inbound, &segment(ACK, 500, 101, 1)), Effect::Progress);
+        assert_eq!(tcp.see(Outbound, &segment(ACK, 100, 501, 0)), Effect::Progress);
+        assert_eq!(tcp.see(Inbound, &segment(ACK, 500, 101, 1)), Effect::Progress);
         let closed = TcpSegment { window: 0, ..segment(ACK, 101, 501, 0) };
-        assert_eq!(tcp.observe(Outbound, &closed), Effect::Progress);
-        assert_eq!(tcp.observe(Inbound, &segment(ACK, 501, 101, 1)), Effect::Progress);
+        assert_eq!(tcp.see(Outbound, &closed), Effect::Progress);
+        assert_eq!(tcp.see(Inbound, &segment(ACK, 501, 101, 1)), Effect::Progress);
     }
 
     #[test]
     fn window_scale_counts_only_when_both_offer_it() {
         for (peer_scale, fits) in [(Some(7), true), (None, false)] {
             let mut tcp = Connection::default();
-            tcp.observe(Outbound, &TcpSegment { window_scale: Some(7), ..segment(SYN, 100, 0, 0) });
-            tcp.observe(Inbound, &TcpSegment { window_scale: peer_scale, ..segment(SYN_ACK, 500, 101, 0) });
-            tcp.observe(Outbound, &segment(ACK, 101, 501, 0));
+            tcp.see(Outbound, &TcpSegment { window_scale: Some(7), ..segment(SYN, 100, 0, 0) });
+            tcp.see(Inbound, &TcpSegment { window_scale: peer_scale, ..segment(SYN_ACK, 500, 101, 0) });
+            tcp.see(Outbound, &segment(ACK, 101, 501, 0));
             let far = segment(ACK, 501 + 50_000, 101, 100);
-            assert_eq!(tcp.observe(Inbound, &far) == Effect::Progress, fits, "{peer_scale:?}");
+            assert_eq!(tcp.see(Inbound, &far) == Effect::Progress, fits, "{peer_scale:?}");
         }
     }
 
     #[test]
     fn a_quoted_segment_must_be_in_flight() {
         let mut tcp = established();
-        tcp.observe(Outbound, &segment(ACK, 101, 501, 200));
+        tcp.see(Outbound, &segment(ACK, 101, 501, 200));
         for (seq, expected) in [(99, false), (100, true), (301, true), (302, false), (0xdead_beef, false)] {
             assert_eq!(tcp.has_in_flight(Outbound, seq), expected, "{seq}");
         }
         let mut opening = Connection::default();
-        opening.observe(Outbound, &segment(SYN, 100, 0, 0));
+        opening.see(Outbound, &segment(SYN, 100, 0, 0));
         assert!(opening.has_in_flight(Outbound, 100) && !opening.has_in_flight(Outbound, 99));
     }
 
     #[test]
     fn a_connection_found_in_midstream_checks_no_window_but_still_wants_exact_resets() {
         let mut tcp = Connection::default();
-        assert_eq!(tcp.observe(Outbound, &segment(ACK, 7000, 9000, 10)), Effect::Progress);
+        assert_eq!(tcp.see(Outbound, &segment(ACK, 7000, 9000, 10)), Effect::Progress);
         assert_eq!(tcp.phase(), Phase::Opening);
-        assert_eq!(tcp.observe(Inbound, &segment(ACK, 9000, 7010, 1_000_000)), Effect::Progress);
+        assert_eq!(tcp.see(Inbound, &segment(ACK, 9000, 7010, 1_000_000)), Effect::Progress);
         assert_eq!(tcp.phase(), Phase::Established);
-        assert_eq!(tcp.observe(Inbound, &segment(RST, 42, 0, 0)), Effect::None(Ignored::InexactReset));
+        assert_eq!(tcp.see(Inbound, &segment(RST, 42, 0, 0)), Effect::None(Ignored::InexactReset));
         assert_eq!(tcp.phase(), Phase::Established);
     }
 }

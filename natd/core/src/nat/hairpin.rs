@@ -53,16 +53,20 @@ impl Nat {
             Some((index, Direction::Outbound)) => index,
             Some((_, Direction::Inbound)) | None => self.begin_outbound(now, packet, tuple, wan, false)?,
         };
-        let seen_outside =
-            self.tables.sessions.at(sender).ok_or(DropReason::Internal)?.translated(Direction::Outbound);
+        let seen_outside = self
+            .tables
+            .sessions
+            .at(sender)
+            .ok_or(DropReason::Internal)?
+            .translated(Direction::Outbound, self.tables.wan());
         self.account(now, sender, Direction::Outbound, packet)?;
         let Some(receiver) = self.reach(now, packet, &seen_outside)? else { return Ok(None) };
         let stale = self.account(now, receiver, Direction::Inbound, packet)?;
         let session = self.tables.sessions.at(receiver).ok_or(DropReason::Internal)?;
-        let between = Tuple { protocol: tuple.protocol, src: tuple.src, dst: session.outbound.src };
+        let between = Tuple { protocol: tuple.protocol, src: tuple.src, dst: session.internal() };
         // The receiver's session names its peer by the WAN address; conntrack knows both by their own.
         let admission = stale.map(|_| Admission {
-            original: match session.origin {
+            original: match session.origin() {
                 Direction::Inbound => between,
                 Direction::Outbound => between.reverse(),
             },
@@ -94,7 +98,7 @@ impl Nat {
         let by_session = self.external_of(tuple.protocol, tuple.dst).and_then(|receiver| {
             let flow = Tuple { protocol: tuple.protocol, src: tuple.src, dst: receiver };
             let (index, _) = self.tables.flow(&flow)?;
-            self.tables.sessions.at(index).map(|session| session.external)
+            self.tables.sessions.at(index).map(|session| session.external(self.tables.wan()))
         });
         let Some(external) = by_session.or_else(|| self.external_of(tuple.protocol, tuple.src)) else {
             return self.refuse(DropReason::NoSession);

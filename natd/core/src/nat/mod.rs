@@ -36,7 +36,7 @@ use crate::session::{DeviceView, Kind, Session, SessionView};
 use crate::slab::Index;
 use crate::tables::Tables;
 use crate::tcp::{self, Ignored, Phase};
-use crate::time::Timestamp;
+use crate::time::{Tick, Timestamp};
 
 use self::hold::HeldSyn;
 pub use self::open::{Handover, Listeners};
@@ -244,17 +244,16 @@ impl Nat {
 
     fn end_everything(&mut self) {
         for (_, session) in self.tables.sessions.iter_from(0) {
-            if session.outbound.protocol != Protocol::Tcp || session.tcp.phase() > Phase::Established {
+            if session.protocol() != Protocol::Tcp || session.tcp.phase() > Phase::Established {
                 continue;
             }
-            let router = self.tables.mappings.at(session.mapping).is_none_or(|m| m.kind == Kind::Router);
-            if router || self.effects.len() >= MAX_EFFECTS {
+            if session.is_routers() || self.effects.len() >= MAX_EFFECTS {
                 continue;
             }
             for (seq, ack) in session.tcp.resets_for_device().into_iter().flatten() {
                 self.counters.note(Note::ResetSent);
                 self.effects.push_back(Effect::Transmit(notice::reset(
-                    &session.outbound.reverse(),
+                    &session.outbound().reverse(),
                     seq,
                     ack,
                 )));
@@ -349,20 +348,30 @@ impl Nat {
     }
 
     fn view(&self, index: Index, session: &Session) -> SessionView {
-        SessionView {
-            protocol: session.outbound.protocol,
-            internal: session.outbound.src,
-            external: session.external,
-            remote: session.outbound.dst,
-            origin: session.origin,
-            router: self.tables.mappings.at(session.mapping).is_some_and(|m| m.kind == Kind::Router),
+        let mut view = SessionView {
+            protocol: session.protocol(),
+            internal: session.internal(),
+            external: session.external(self.tables.wan()),
+            remote: session.remote(),
+            origin: session.origin(),
+            router: session.is_routers(),
             state: session.state(),
-            created: self.tables.created(index).unwrap_or(session.last_seen),
-            last_seen: session.last_seen,
-            deadline: session.deadline,
-            packets: session.packets,
-            bytes: session.bytes,
+            created: session.last_seen.into(),
+            last_seen: session.last_seen.into(),
+            deadline: session.deadline.into(),
+            packets: session.tallies.map(|tally| tally.counted().packets),
+            bytes: session.tallies.map(|tally| tally.counted().bytes.into()),
+        };
+        if let Some(margin) = self.tables.margin(index) {
+            view.created = margin.created;
+            for (slot, carried) in view.packets.iter_mut().zip(margin.packets) {
+                *slot = slot.saturating_add(carried);
+            }
+            for (slot, carried) in view.bytes.iter_mut().zip(margin.bytes) {
+                *slot += carried;
+            }
         }
+        view
     }
 
     /// Every device heard of lately, by address.
@@ -431,8 +440,7 @@ impl Nat {
     }
 
     fn is_routers(&self, session: Index) -> bool {
-        let mapping = self.tables.sessions.at(session).and_then(|s| self.tables.mappings.at(s.mapping));
-        mapping.is_some_and(|m| m.kind == Kind::Router)
+        self.tables.sessions.at(session).is_some_and(Session::is_routers)
     }
 
     /// A packet on its way to the WAN.
@@ -489,7 +497,8 @@ impl Nat {
             Err(reason) => return self.refuse(reason),
         };
         let Some(session) = self.tables.sessions.at(index) else { return self.refuse(DropReason::Internal) };
-        let (from, to) = (session.shown(direction), session.translated(direction));
+        let wan = self.tables.wan();
+        let (from, to) = (session.shown(direction, wan), session.translated(direction, wan));
         let resend = direction == Direction::Outbound && self.is_in_first_burst(now, index, session, packet);
         let edit = self.clamp(packet);
         let traffic = match direction {
@@ -521,14 +530,16 @@ impl Nat {
         direction: Direction,
         packet: &PacketView<'_>,
     ) -> Result<Option<Admission>, DropReason> {
-        let Some(session) = self.tables.sessions.at_mut(index) else { return Err(DropReason::Internal) };
+        let Some((session, margin)) = self.tables.session_mut(index) else {
+            return Err(DropReason::Internal);
+        };
         let mut progress = true;
         // Conntrack forgets a connection soon after a RST; we do not (RFC 7857 section 2.2).
         let mut ends_entry = false;
         if let Body::Tcp(segment) = &packet.body {
             ends_entry = segment.flags.rst;
             let repeated = ends_entry && session.tcp.phase() == Phase::Reset;
-            match session.tcp.observe(direction, segment) {
+            match session.tcp.observe(direction, segment, &mut margin.stray) {
                 tcp::Effect::Progress => progress = !repeated, // RFC 7857 section 7: a RST refreshes nothing
                 tcp::Effect::None(ignored) => {
                     progress = false;
@@ -541,29 +552,30 @@ impl Nat {
                 tcp::Effect::BogusReset => return Err(DropReason::BogusReset),
             }
         }
-        let idle = now.since(session.last_seen);
+        let device = session.device.index();
+        let idle = now.since(session.last_seen.into());
         let slot = usize::from(direction == Direction::Inbound);
-        if let (Some(packets), Some(bytes)) = (session.packets.get_mut(slot), session.bytes.get_mut(slot)) {
-            *packets = packets.saturating_add(1);
-            *bytes += u64::from(packet.total_len);
+        if let Some(carry) = session.tallies.get_mut(slot).and_then(|tally| tally.add(packet.total_len)) {
+            margin.carry(slot, carry);
         }
-        session.last_seen = now;
+        session.last_seen = Tick::before(now);
         let admission = match direction {
             Direction::Outbound => {
-                session.kernel_known = !ends_entry; // the firewall lets the LAN out, and conntrack enters it
+                session.set_kernel_known(!ends_entry); // the firewall lets the LAN out, and conntrack enters it
                 None
             }
             Direction::Inbound => {
-                session.answered |= progress;
-                let stale = !session.kernel_known || idle > self.patience;
-                session.kernel_known = !ends_entry;
+                session.set_answered(progress);
+                let stale = !session.is_kernel_known() || idle > self.patience;
+                session.set_kernel_known(!ends_entry);
                 stale.then(|| admission_of(session, &self.policy, &packet.body))
             }
         };
-        let first_word = direction == Direction::Outbound && progress && !session.spoken;
-        let refreshes = direction == Direction::Outbound || (self.policy.inbound_refresh && session.spoken);
+        let first_word = direction == Direction::Outbound && progress && !session.is_spoken();
+        let refreshes =
+            direction == Direction::Outbound || (self.policy.inbound_refresh && session.is_spoken());
         if progress && refreshes {
-            let deadline = now + idle_time(session, &self.policy);
+            let deadline = Tick::after(now + idle_time(session, &self.policy));
             if session.deadline != deadline {
                 self.tables.postpone(index, deadline);
             }
@@ -571,8 +583,7 @@ impl Nat {
         if first_word {
             self.tables.speak(index);
         }
-        let device = self.tables.sessions.at(index).map(|s| s.device);
-        if let Some(device) = device.and_then(|device| self.tables.devices.at_mut(device)) {
+        if let Some(device) = self.tables.devices.at_mut(device) {
             device.last_seen = now;
             if let (Some(packets), Some(bytes)) = (device.packets.get_mut(slot), device.bytes.get_mut(slot)) {
                 *packets += 1;
@@ -598,11 +609,13 @@ impl Nat {
         session: &Session,
         packet: &PacketView<'_>,
     ) -> bool {
-        let [sent, _] = session.packets;
-        session.outbound.protocol == Protocol::Icmp
-            && sent > 1
-            && self.tables.created(index).is_some_and(|created| now.since(created) < FIRST_BURST)
+        let [sent, _] = session.tallies;
+        session.protocol() == Protocol::Icmp
             && packet.total_len <= FITS_ANY_LINK
+            && self.tables.margin(index).is_some_and(|margin| {
+                let [carried, _] = margin.packets;
+                carried + sent.counted().packets > 1 && now.since(margin.created) < FIRST_BURST
+            })
     }
 
     /// RFC 6691: lowers the MSS option of a SYN to what the links carry.
@@ -637,7 +650,7 @@ impl Nat {
 #[inline]
 fn idle_time(session: &Session, policy: &Policy) -> Duration {
     let timeouts = &policy.timeouts;
-    match session.outbound.protocol {
+    match session.protocol() {
         Protocol::Tcp => match session.tcp.phase() {
             Phase::Opening | Phase::Closing => timeouts.tcp_transitory,
             Phase::Established => timeouts.tcp_established,
@@ -650,9 +663,9 @@ fn idle_time(session: &Session, policy: &Policy) -> Duration {
 
 /// The conntrack entry that lets an inbound packet of `session` through a stateful firewall.
 fn admission_of(session: &Session, policy: &Policy, body: &Body<'_>) -> Admission {
-    let original = match session.origin {
-        Direction::Outbound => session.outbound,
-        Direction::Inbound => session.outbound.reverse(),
+    let original = match session.origin() {
+        Direction::Outbound => session.outbound(),
+        Direction::Inbound => session.outbound().reverse(),
     };
     let tcp = match body {
         Body::Tcp(segment) if segment.flags.syn && !segment.flags.ack => Some(TcpProgress::Opening),

@@ -16,6 +16,7 @@ use crate::session::Kind;
 use crate::slab::Index;
 use crate::tables::NewSession;
 use crate::tcp::Connection;
+use crate::time::Tick;
 
 /// Which part of a device's sessions may be ones that strangers began and it has not answered: one in four.
 const STRANGERS_SHARE: u32 = 4;
@@ -212,9 +213,9 @@ impl Nat {
     }
 
     fn enter(&mut self, now: Timestamp, new: &NewSession) -> Result<Index, DropReason> {
-        let index = self.tables.add_session(now, now, new).ok_or(DropReason::Internal)?;
+        let index = self.tables.add_session(now, Tick::after(now), new).ok_or(DropReason::Internal)?;
         if let Some(session) = self.tables.sessions.at(index) {
-            let deadline = now + idle_time(session, &self.policy);
+            let deadline = Tick::after(now + idle_time(session, &self.policy));
             self.tables.postpone(index, deadline);
         }
         self.peak = self.peak.max(self.tables.per_protocol.iter().sum());
@@ -355,7 +356,7 @@ impl Nat {
         };
         // The device will see the WAN address; whoever may begin a session there is told by that alone.
         let seen = match known {
-            Some(session) => session.translated(Direction::Outbound),
+            Some(session) => session.translated(Direction::Outbound, self.tables.wan()),
             None => Tuple { src: Endpoint::new(tuple.dst.addr, 0), ..*tuple },
         };
         let goes_on = matches!(self.tables.flow(&seen), Some((_, Direction::Inbound)));
@@ -403,9 +404,9 @@ impl Nat {
         let Ok(index) = self.enter(now, &new) else { return lost };
         self.tables.speak(index);
         if let Some(session) = self.tables.sessions.at_mut(index) {
-            session.answered = flow.replied;
+            session.set_answered(flow.replied);
             session.tcp = Connection::adopted();
-            let deadline = now + idle_time(session, &self.policy);
+            let deadline = Tick::after(now + idle_time(session, &self.policy));
             self.tables.postpone(index, deadline);
         }
         self.counters.note(Note::Adopted);
@@ -416,7 +417,7 @@ impl Nat {
     pub fn kernel_forgot(&mut self, original: &Tuple) {
         let found = self.tables.flow(original).or_else(|| self.tables.flow(&original.reverse()));
         if let Some(session) = found.and_then(|(index, _)| self.tables.sessions.at_mut(index)) {
-            session.kernel_known = false;
+            session.set_kernel_known(false);
         }
     }
 

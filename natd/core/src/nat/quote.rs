@@ -49,12 +49,12 @@ impl Nat {
         let Some(session) = self.tables.sessions.at_mut(quoted.session) else {
             return self.refuse(DropReason::Internal);
         };
-        let original = session.outbound;
+        let original = session.outbound();
         if original == quoted.shown {
             return self.pass(packet); // the router's own
         }
         // Conntrack must know the flow, or the firewall cannot see that the error is related to it.
-        let stale = !session.kernel_known || now.since(session.last_seen) > self.patience;
+        let stale = !session.is_kernel_known() || now.since(session.last_seen.into()) > self.patience;
         let admission = stale.then(|| admission_of(session, &self.policy, &packet.body));
         let outer = OuterAddresses { src: packet.src, dst: original.src.addr };
         self.counters.inbound.add(packet.total_len);
@@ -89,7 +89,7 @@ impl Nat {
         let Some(session) = self.tables.sessions.at(quoted.session) else {
             return self.refuse(DropReason::Internal);
         };
-        let original = session.inbound();
+        let original = session.inbound(self.tables.wan());
         let outer = OuterAddresses { src: wan, dst: packet.dst };
         let Counters { outbound, .. } = &mut self.counters;
         outbound.add(packet.total_len);
@@ -139,7 +139,7 @@ impl Nat {
         let Some(session) = self.tables.sessions.at(quoted.session) else {
             return self.refuse(DropReason::Internal);
         };
-        let peer = self.tables.mapping_of_external(session.outbound.protocol, session.outbound.dst);
+        let peer = self.tables.mapping_of_external(session.protocol(), session.remote());
         let Some(peer) = peer.and_then(|peer| self.tables.mappings.at(peer)) else {
             return self.refuse(DropReason::UnknownQuote);
         };
