@@ -301,3 +301,19 @@ fn an_error_with_a_broken_checksum_is_dropped() {
     target.forge.send(&error);
     target.expect_unharmed("after an error with a broken checksum");
 }
+
+#[test]
+fn nobody_on_the_wan_reaches_a_device_by_its_own_address() {
+    let Some(mut lab) = Lab::household().beyond_kernel("its entry shows the WAN address").start() else {
+        return;
+    };
+    let (server, device) = (lab.s1.udp(at(S1, 53)), lab.d1.udp(at(D1, 6000)));
+    let wan = socket::deliver(&device, at(S1, 53), &server, b"map me");
+    // The firewall would let this in: conntrack knows the two by these very addresses.
+    lab.s1.ip("route add 192.168.1.0/24 via 198.51.100.1\n");
+    server.send_to(b"straight to you", at(D1, 6000)).expect("it is sent");
+    socket::expect_silence(&device, "it was not addressed to the WAN address");
+    let status = lab.natd().command(&["status", "--json"]).expect_success();
+    assert!(status.contains("\"inbound-to-lan\":1"), "{status}");
+    assert_eq!(socket::deliver(&server, wan, &device, b"properly"), at(S1, 53));
+}
