@@ -124,7 +124,7 @@ pub fn run(config: &Path, socket: Option<&Path>) -> Result<(), RunError> {
     let ended = daemon.serve();
     let message = daemon.stop();
     ended?;
-    log::info!("{message}");
+    log::info!("stopped; {message}");
     Ok(())
 }
 
@@ -426,17 +426,17 @@ impl Daemon {
         let another = handover::another_nat(&self.surroundings);
         if !self.open && !another {
             return format!(
-                "stopped; the guard stays: nothing from the LAN leaves {} untranslated \
+                "the guard stays: nothing from the LAN leaves {} untranslated \
                  (`nft delete table ip natd_guard` removes it)",
                 self.config.wan
             );
         }
         match self.kernel.remove_guard() {
             Ok(()) if another => {
-                format!("stopped; another NAT serves {}, so the guard is gone", self.config.wan)
+                format!("another NAT serves {}, so the guard is gone", self.config.wan)
             }
-            Ok(()) => format!("stopped; the guard is gone too: {} is open", self.config.wan),
-            Err(error) => format!("stopped; the guard could not be removed: {error}"),
+            Ok(()) => format!("the guard is gone too: {} is open", self.config.wan),
+            Err(error) => format!("the guard could not be removed: {error}"),
         }
     }
 }

@@ -92,8 +92,7 @@ fn drops(counters: &Counters, by_rules: &Dropped) -> BTreeMap<String, u64> {
 }
 
 fn lan(side: &Side) -> report::Lan {
-    let prefixes =
-        side.addresses.iter().map(|address| format!("{}/{}", address.addr, address.prefix)).collect();
+    let prefixes = side.prefixes().map(|(network, length)| format!("{network}/{length}")).collect();
     report::Lan { interface: side.name.clone(), prefixes }
 }
 

@@ -34,6 +34,16 @@ impl Side {
     }
 }
 
+impl Side {
+    /// The networks on it: address and length.
+    pub(super) fn prefixes(&self) -> impl Iterator<Item = (Ipv4Addr, u8)> {
+        self.addresses.iter().map(|address| {
+            let mask = u32::MAX.checked_shl(32 - u32::from(address.prefix.min(32))).unwrap_or(0);
+            (Ipv4Addr::from(u32::from(address.addr) & mask), address.prefix)
+        })
+    }
+}
+
 /// Everything at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct World {
@@ -109,12 +119,7 @@ impl World {
     }
 
     pub(super) fn lan_prefixes(&self) -> Vec<(Ipv4Addr, u8)> {
-        let network = |a: &InterfaceAddress| {
-            let mask = u32::MAX.checked_shl(32 - u32::from(a.prefix.min(32))).unwrap_or(0);
-            (Ipv4Addr::from(u32::from(a.addr) & mask), a.prefix)
-        };
-        let mut prefixes: Vec<_> =
-            self.lan.iter().flat_map(|side| side.addresses.iter().map(network)).collect();
+        let mut prefixes: Vec<_> = self.lan.iter().flat_map(Side::prefixes).collect();
         prefixes.sort_unstable();
         prefixes.dedup();
         prefixes
