@@ -4,7 +4,7 @@ use std::io;
 use std::time::Duration;
 
 use testkit::address::{D1, S1, WAN, at};
-use testkit::{Lab, clock, pause, tcp};
+use testkit::{Lab, clock, pause, socket, tcp};
 
 /// Packets with SYN and without ACK that reach the node.
 const DROP_SYN: &str = "table ip deaf {\n chain input {\n  type filter hook input priority 0;\n  \
@@ -98,7 +98,10 @@ fn a_port_can_be_used_again_right_after_closing() {
         // The server closes first, so that TIME-WAIT is not at the device.
         drop(connection.server);
         let mut client = connection.client;
-        assert_eq!(io::Read::read(&mut client, &mut [0; 1]).expect("end of stream"), 0);
+        assert_eq!(
+            socket::uninterrupted(|| io::Read::read(&mut client, &mut [0; 1])).expect("end of stream"),
+            0
+        );
         drop(client);
         // The device may use the port again when its own FIN is acknowledged.
         clock::wait_for("the device's end to be gone", tcp::TCP_WAIT, || {

@@ -38,13 +38,27 @@ impl RawSocket {
     }
 }
 
+/// Repeats `call` while it is interrupted: a socket with a time limit answers so when the machine was halted for a
+/// moment (signal(7)), though nobody sent a signal.
+///
+/// # Errors
+/// Every other one of `call`.
+pub fn uninterrupted<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match call() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            other => return other,
+        }
+    }
+}
+
 /// What a UDP socket gets within [`UDP_WAIT`]: the payload and who sent it.
 ///
 /// # Errors
 /// As the kernel says; nothing came is `WouldBlock`, a refusal by ICMP is `ConnectionRefused`.
 pub fn receive(socket: &UdpSocket) -> io::Result<(Vec<u8>, SocketAddrV4)> {
     let mut buffer = vec![0; 65_535];
-    let (len, from) = socket.recv_from(&mut buffer)?;
+    let (len, from) = uninterrupted(|| socket.recv_from(&mut buffer))?;
     buffer.truncate(len);
     match from {
         SocketAddr::V4(from) => Ok((buffer, from)),

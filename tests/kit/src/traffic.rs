@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use crate::clock;
 use crate::node::Node;
-use crate::tcp;
+use crate::{socket, tcp};
 
 /// Work in a thread that goes on until this is dropped.
 #[derive(Debug)]
@@ -109,7 +109,7 @@ pub fn tcp_answer(node: &Node, addr: SocketAddrV4, answer: &'static [u8]) -> Ong
         stream.set_read_timeout(Some(tcp::TCP_WAIT)).expect("a timeout can be set");
         let mut question = [0; 64];
         // A client that goes away early is its own affair.
-        let _ = stream.read(&mut question).and_then(|_| stream.write_all(answer));
+        let _ = socket::uninterrupted(|| stream.read(&mut question)).and_then(|_| stream.write_all(answer));
     })
 }
 
@@ -140,7 +140,7 @@ pub fn tcp_flow(mut sender: TcpStream, mut receiver: TcpStream) -> (Ongoing, Ong
     });
     let receiving = Ongoing::start(move |shared| {
         let mut buffer = [0; 16_384];
-        match receiver.read(&mut buffer) {
+        match socket::uninterrupted(|| receiver.read(&mut buffer)) {
             Ok(0) | Err(_) => clock::pause(Duration::from_millis(5)),
             Ok(_) => drop(shared.count.fetch_add(1, Ordering::Relaxed)),
         }
