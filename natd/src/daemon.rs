@@ -185,9 +185,6 @@ impl Daemon {
             log::warn!("{line}");
         }
         let adopted = handover::adopt(&mut conntrack, &mut nat, started)?;
-        kernel.install(&surroundings)?;
-        // What the kernel began to translate until the rules stood is ours as well.
-        handover::end_kernel_nat(&mut conntrack, &mut nat)?;
         let releasers = queues.iter().map(Queue::releaser).collect::<io::Result<_>>();
         let releasers = releasers.map_err(|error| RunError::System("share a queue", error))?;
         let transmitter =
@@ -203,7 +200,17 @@ impl Daemon {
         let stop_workers = wake()?;
         let workers = worker::spawn(queues, &shared, &stop_workers)?;
         let (wishes, wished) = (Arc::new(Mutex::new(None)), Arc::new(wake()?));
-        let server = serve(control, &shared, &wishes, &wished, kernel.clone())?;
+        // The rules come last: whatever fails before leaves none of them behind.
+        kernel.install(&surroundings)?;
+        // What the kernel began to translate until the rules stood is ours as well.
+        if let Err(error) = handover::end_kernel_nat(&mut conntrack, &shared) {
+            log::warn!("flows of another NAT may go on beside natd: {error}");
+        }
+        let server = serve(control, &shared, &wishes, &wished, kernel.clone()).inspect_err(|_| {
+            if let Err(error) = kernel.remove() {
+                log::error!("rules may have stayed behind: {error}");
+            }
+        })?;
         let mut daemon = Self {
             path,
             config,
@@ -291,8 +298,7 @@ impl Daemon {
             self.shared.nat().set_listeners(listeners);
         }
         if now < self.sweep_until {
-            let swept = handover::end_kernel_nat(&mut self.conntrack, &mut self.shared.nat());
-            if let Err(error) = swept {
+            if let Err(error) = handover::end_kernel_nat(&mut self.conntrack, &self.shared) {
                 log::warn!("flows of another NAT may go on beside natd: {error}");
             }
         }

@@ -58,11 +58,6 @@ impl Rewrite {
         }
     }
 
-    /// Does it change nothing?
-    pub fn is_identity(&self, tuple: &Tuple) -> bool {
-        *self == Self::between(tuple, tuple)
-    }
-
     /// Changes `packet`, which is of `protocol` and laid out as `layout`, in place. Fields that lie beyond its
     /// end are left out, so that it serves for the cut-off quote of an ICMP error too.
     #[inline]

@@ -1,10 +1,10 @@
 //! Flows that change owner between the kernel's NAT and natd.
 
 use nat_core::decision::KernelFlow;
-use nat_core::flow::Tuple;
 use nat_core::nat::{Handover, Nat};
 use nat_core::time::Timestamp;
 
+use super::Shared;
 use crate::check;
 use crate::io::conntrack::{Conntrack, ConntrackError};
 use crate::io::rules::survey;
@@ -22,31 +22,38 @@ pub(super) fn adopt(conntrack: &mut Conntrack, nat: &mut Nat, now: Timestamp) ->
     Ok(adopted)
 }
 
-/// Deletes the entries of flows of ours that the kernel would go on to translate.
-pub(super) fn end_kernel_nat(conntrack: &mut Conntrack, nat: &mut Nat) -> Result<(), ConntrackError> {
-    for flow in end(conntrack, |flow| flow.snat && nat.is_ours(flow))? {
-        nat.kernel_forgot(&flow);
+/// Deletes the entries of flows of ours that the kernel would go on to translate. Packets wait for the NAT, so it
+/// is asked only when conntrack has told everything.
+pub(super) fn end_kernel_nat(conntrack: &mut Conntrack, shared: &Shared) -> Result<(), ConntrackError> {
+    let mut translated = select(conntrack, |flow| flow.snat)?;
+    translated.retain(|flow| shared.nat().is_ours(flow));
+    for flow in &translated {
+        conntrack.delete(&flow.original)?;
+        shared.nat().kernel_forgot(&flow.original);
     }
     Ok(())
 }
 
 /// Deletes the entries of flows that we translated: they would leave untranslated, whoever comes after us.
 pub(super) fn end_ours(conntrack: &mut Conntrack, nat: &Nat) -> Result<(), ConntrackError> {
-    end(conntrack, |flow| !flow.snat && nat.is_ours(flow)).map(drop)
+    for flow in select(conntrack, |flow| !flow.snat && nat.is_ours(flow))? {
+        conntrack.delete(&flow.original)?;
+    }
+    Ok(())
 }
 
-/// Deletes the entries of `ours` and answers which.
-fn end(conntrack: &mut Conntrack, ours: impl Fn(&KernelFlow) -> bool) -> Result<Vec<Tuple>, ConntrackError> {
-    let mut deleted = Vec::new();
+/// The flows in conntrack that are `wanted`.
+fn select(
+    conntrack: &mut Conntrack,
+    wanted: impl Fn(&KernelFlow) -> bool,
+) -> Result<Vec<KernelFlow>, ConntrackError> {
+    let mut selected = Vec::new();
     conntrack.for_each(|flow| {
-        if ours(&flow) {
-            deleted.push(flow.original);
+        if wanted(&flow) {
+            selected.push(flow);
         }
     })?;
-    for flow in &deleted {
-        conntrack.delete(flow)?;
-    }
-    Ok(deleted)
+    Ok(selected)
 }
 
 /// Does another NAT translate what leaves the WAN?

@@ -7,8 +7,8 @@
 use core::net::Ipv4Addr;
 
 use super::{
-    Body, Counters, Decision, Direction, DropReason, Forward, Nat, Origin, PacketView, Rewrite, Timestamp,
-    Tuple, admission_of,
+    Body, Decision, Direction, DropReason, Forward, Nat, Origin, PacketView, Rewrite, Timestamp, Tuple,
+    admission_of,
 };
 use crate::decision::QuoteRewrite;
 use crate::flow::{Endpoint, Protocol};
@@ -91,8 +91,7 @@ impl Nat {
         };
         let original = session.inbound(self.tables.wan());
         let outer = OuterAddresses { src: wan, dst: packet.dst };
-        let Counters { outbound, .. } = &mut self.counters;
-        outbound.add(packet.total_len);
+        self.counters.outbound.add(packet.total_len);
         rewrite_error(packet, error, outer, &quoted.shown, &original, None)
     }
 
@@ -130,11 +129,9 @@ impl Nat {
     /// A device complains of a hairpinned packet: its error goes to the WAN address, where the peer seems to
     /// be. First pass; afterwards the error shows both devices as they are.
     pub(super) fn hairpin_error_in(&mut self, packet: &PacketView<'_>, error: &IcmpError<'_>) -> Decision {
-        let quoted = match self.quoted(error, Direction::Inbound) {
-            Ok(quoted) => quoted,
-            Err(Unquotable::Foreign) => return self.pass(packet),
+        let Ok(quoted) = self.quoted(error, Direction::Inbound) else {
             // It may be about a packet of the router itself, such as an answer of one of its services.
-            Err(Unquotable::Refused(_)) => return self.pass(packet),
+            return self.pass(packet);
         };
         let Some(session) = self.tables.sessions.at(quoted.session) else {
             return self.refuse(DropReason::Internal);
