@@ -17,7 +17,7 @@ fn tuple(protocol: Protocol, src: End, dst: End) -> Tuple {
 }
 
 fn wanted(original: Tuple, tcp: Option<TcpProgress>, secs: u64) -> Option<Admission> {
-    Some(Admission { original, tcp, timeout: Duration::from_secs(secs) })
+    Some(Admission { original: original.into(), tcp, timeout: Duration::from_secs(secs) })
 }
 
 const DEVICE: End = (A, 40_000);
@@ -127,8 +127,8 @@ fn nothing_that_is_dropped_or_the_routers_is_admitted() {
 fn kernel_flow(protocol: Protocol, src: End, dst: End) -> KernelFlow {
     let original = tuple(protocol, src, dst);
     KernelFlow {
-        original,
-        reply: original.reverse(),
+        original: original.into(),
+        reply: original.reverse().into(),
         snat: false,
         dnat: false,
         replied: true,
@@ -157,7 +157,7 @@ fn a_flow_from_before_a_crash_is_adopted_and_its_server_may_speak_first() {
 fn a_flow_of_the_kernels_nat_is_adopted_with_its_external_port() {
     let mut w = World::new();
     let flow = KernelFlow {
-        reply: tuple(Protocol::Udp, SERVER, (WAN, 41_234)),
+        reply: tuple(Protocol::Udp, SERVER, (WAN, 41_234)).into(),
         snat: true,
         ..kernel_flow(Protocol::Udp, DEVICE, SERVER)
     };
@@ -177,7 +177,7 @@ fn flows_that_are_not_ours_are_left_alone() {
     let udp = Protocol::Udp;
     let redirected = KernelFlow { dnat: true, ..kernel_flow(udp, DEVICE, SERVER) };
     let other_nat = KernelFlow {
-        reply: tuple(udp, SERVER, (NEW_WAN, 1)),
+        reply: tuple(udp, SERVER, (NEW_WAN, 1)).into(),
         snat: true,
         ..kernel_flow(udp, DEVICE, SERVER)
     };
@@ -200,7 +200,7 @@ fn a_kernel_flow_that_cannot_be_kept_ends() {
     let mut w = World::forwards(&[forward(Protocol::Udp, 7000, 7000, B, 7000)]);
     w.lan(&udp((B, 50_000), SERVER)).sent();
     let masqueraded = |src, port| KernelFlow {
-        reply: tuple(Protocol::Udp, SERVER, (WAN, port)),
+        reply: tuple(Protocol::Udp, SERVER, (WAN, port)).into(),
         snat: true,
         ..kernel_flow(Protocol::Udp, src, SERVER)
     };
@@ -212,15 +212,15 @@ fn a_kernel_flow_that_cannot_be_kept_ends() {
         w.nat.adopt(
             w.now,
             &KernelFlow {
-                original: tuple(Protocol::Udp, DEVICE, (T, 1)),
-                reply: tuple(Protocol::Udp, (T, 1), (WAN, 6002)),
+                original: tuple(Protocol::Udp, DEVICE, (T, 1)).into(),
+                reply: tuple(Protocol::Udp, (T, 1), (WAN, 6002)).into(),
                 ..masqueraded(DEVICE, 6002)
             }
         ),
         Handover::Ended
     );
     let half_open = KernelFlow {
-        reply: tuple(Protocol::Tcp, SERVER, (WAN, 40_000)),
+        reply: tuple(Protocol::Tcp, SERVER, (WAN, 40_000)).into(),
         snat: true,
         tcp: None,
         ..kernel_flow(Protocol::Tcp, DEVICE, SERVER)

@@ -1,6 +1,6 @@
 //! The WAN address comes, goes and changes.
 
-use nat_core::decision::{DropReason, Effect, Note};
+use nat_core::decision::{DropReason, Effect, Note, Outcome};
 use nat_core::flow::Protocol;
 
 use crate::packets::{A, B, HOP, NEW_WAN, S, T, WAN, error, ping, tcp, udp};
@@ -106,7 +106,7 @@ fn a_syn_held_for_the_old_address_is_not_answered() {
     let mut w = World::new();
     let Out::Held(hold) = w.unclaimed(&tcp((S, 5), (WAN, 7000)).syn(500)) else { panic!("not held") };
     w.nat.set_address(Some(NEW_WAN));
-    assert_eq!(w.effects(), [Effect::Release { hold, pass: false }]);
+    assert_eq!(w.effects(), [Effect::Release { hold, outcome: Outcome::Drop }]);
     w.advance(60);
     assert_eq!((w.effects(), w.nat.sizes().held), (vec![], 0));
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use nat_core::decision::{DropReason, Effect, Note};
+use nat_core::decision::{DropReason, Effect, Note, Outcome};
 use nat_core::flow::Protocol;
 use nat_core::policy::{Filtering, Policy, Timeouts};
 use nat_core::session::SessionState;
@@ -319,7 +319,7 @@ fn rfc5382_req4_an_unsolicited_syn_is_held_six_seconds_and_then_released() {
     w.pass_time(Duration::from_millis(5999));
     assert_eq!(w.effects(), []);
     w.pass_time(Duration::from_millis(1));
-    assert_eq!(w.effects(), [Effect::Release { hold, pass: true }]);
+    assert_eq!(w.effects(), [Effect::Release { hold, outcome: Outcome::Pass }]);
     w.advance(60);
     assert_eq!((w.effects(), w.nat.sizes().held), (vec![], 0));
 }
@@ -330,7 +330,7 @@ fn rfc5382_req4_an_unsolicited_syn_whose_counterpart_leaves_is_dropped() {
     let Out::Held(hold) = w.unclaimed(&tcp(SERVER, (WAN, 40_000)).syn(500)) else { panic!("not held") };
     w.advance(3);
     w.lan(&up().syn(100)).sent();
-    assert_eq!(w.effects(), [Effect::Release { hold, pass: false }]);
+    assert_eq!(w.effects(), [Effect::Release { hold, outcome: Outcome::Drop }]);
     assert_eq!(w.drops(DropReason::HoldAnswered), 1);
     // The peer repeats its SYN, which is now simultaneous open.
     w.wan(&down().syn(500)).sent();

@@ -191,7 +191,7 @@ impl World {
                     assert!(checksums_hold(&bytes), "{:?}", Wire(bytes));
                     Wire(bytes)
                 }
-                Effect::Release { .. } => panic!("{effect:?}"),
+                Effect::Release { .. } | Effect::Admit(_) => panic!("{effect:?}"),
             })
             .collect()
     }

@@ -4,7 +4,8 @@ use alloc::vec::Vec;
 use core::net::Ipv4Addr;
 use core::time::Duration;
 
-use crate::flow::{Protocol, Tuple};
+use crate::flow::{Endpoint, Protocol, Tuple};
+use crate::packet::{IcmpError, PacketView};
 use crate::rewrite::{Layout, Rewrite, WordEdit, refresh_icmp_checksum};
 
 /// What the kernel left open in a packet's transport checksum; [`crate::rewrite`] says what follows.
@@ -20,7 +21,7 @@ pub enum ChecksumState {
 }
 
 /// What to do with one packet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[must_use]
 pub enum Decision {
     /// Change it and let it go.
@@ -38,12 +39,13 @@ pub enum Decision {
 pub struct HoldId(pub u64);
 
 /// How a packet is to be changed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Forward {
-    pub(crate) protocol: Protocol,
+    /// Whose identifiers and checksum are changed with the addresses; `None`: the addresses alone.
+    pub(crate) transport: Option<Protocol>,
     pub(crate) layout: Layout,
     pub(crate) rewrite: Rewrite,
-    pub(crate) edit: Option<WordEdit>,
+    pub(crate) edits: Vec<WordEdit>,
     pub(crate) quote: Option<QuoteRewrite>,
     /// What conntrack must know before the packet is released.
     pub admission: Option<Admission>,
@@ -58,29 +60,127 @@ pub struct Forward {
 pub(crate) struct QuoteRewrite {
     /// Offset of the quoted packet from the start of the packet.
     pub(crate) offset: u16,
-    pub(crate) protocol: Protocol,
+    pub(crate) transport: Option<Protocol>,
+    /// A change behind the addresses that no checksum covers, with its offset within the quoted packet.
+    pub(crate) edit: Option<WordEdit>,
     /// Offsets within the quoted packet.
     pub(crate) layout: Layout,
     pub(crate) rewrite: Rewrite,
 }
 
 impl Forward {
+    /// The change from what `packet` shows, `from`, to `to`.
+    #[inline]
+    pub(crate) fn between(packet: &PacketView<'_>, from: &Tuple, to: &Tuple) -> Self {
+        Self {
+            transport: Some(from.protocol),
+            layout: packet.layout,
+            rewrite: Rewrite::between(from, to),
+            edits: Vec::new(),
+            quote: None,
+            admission: None,
+            hairpin: false,
+            resend: false,
+        }
+    }
+
+    /// New endpoints for the UDP or TCP `packet`; `None` when it is neither.
+    pub fn to_endpoints(packet: &PacketView<'_>, src: Endpoint, dst: Endpoint) -> Option<Self> {
+        let from = packet.tuple()?;
+        Some(Self::between(packet, &from, &Tuple { protocol: from.protocol, src, dst }))
+    }
+
+    /// New addresses for `packet`, of a protocol whose checksum does not cover them.
+    #[inline]
+    pub fn to_addresses(packet: &PacketView<'_>, src: Ipv4Addr, dst: Ipv4Addr) -> Self {
+        let from = addresses(packet.src, packet.dst);
+        Self { transport: None, ..Self::between(packet, &from, &addresses(src, dst)) }
+    }
+
+    /// An ICMP error with new addresses `src` and `dst` that quotes a packet of a protocol without ports. The
+    /// quoted addresses become `quoted_src` and `quoted_dst`, and `edit` changes one of its words, the offset
+    /// counted from its own start.
+    pub fn of_error(
+        packet: &PacketView<'_>,
+        error: &IcmpError<'_>,
+        (src, dst): (Ipv4Addr, Ipv4Addr),
+        (quoted_src, quoted_dst): (Ipv4Addr, Ipv4Addr),
+        edit: Option<WordEdit>,
+    ) -> Option<Self> {
+        let quote = PacketView::parse_quote(error.quote).ok()?;
+        let shown = addresses(quote.src, quote.dst);
+        let quote = QuoteRewrite {
+            offset: error.quote_offset,
+            transport: None,
+            edit,
+            layout: quote.layout,
+            rewrite: Rewrite::between(&shown, &addresses(quoted_src, quoted_dst)),
+        };
+        Some(Self { quote: Some(quote), ..Self::to_addresses(packet, src, dst) })
+    }
+
+    /// An ICMP error with new addresses `src` and `dst` that quotes a UDP datagram, whose tuple becomes `original`.
+    pub fn of_udp_error(
+        packet: &PacketView<'_>,
+        error: &IcmpError<'_>,
+        (src, dst): (Ipv4Addr, Ipv4Addr),
+        shown: &Tuple,
+        original: &Tuple,
+    ) -> Option<Self> {
+        let quote = PacketView::parse_quote(error.quote).ok()?;
+        let quote = QuoteRewrite {
+            offset: error.quote_offset,
+            transport: Some(shown.protocol),
+            edit: None,
+            layout: quote.layout,
+            rewrite: Rewrite::between(shown, original),
+        };
+        Some(Self { quote: Some(quote), ..Self::to_addresses(packet, src, dst) })
+    }
+
+    /// The same with further changes.
+    pub fn with_edits(mut self, edits: impl IntoIterator<Item = WordEdit>) -> Self {
+        self.edits.extend(edits);
+        self
+    }
+
+    /// The packet's addresses and identifiers afterwards: source, destination.
+    pub fn endpoints(&self) -> (Endpoint, Endpoint) {
+        self.rewrite.endpoints()
+    }
+
     /// Changes `packet`, the same bytes that were decided upon, whose transport checksum is in `state`.
     #[inline]
     pub fn carry_out(&self, packet: &mut [u8], state: ChecksumState) {
-        if let Some(edit) = &self.edit {
-            edit.apply(packet, self.layout, self.protocol, state);
+        for edit in &self.edits {
+            edit.apply(packet, self.layout, self.transport, state);
         }
         let Some(quote) = &self.quote else {
-            self.rewrite.apply(packet, self.layout, self.protocol, state);
+            match self.transport {
+                Some(protocol) => self.rewrite.apply(packet, self.layout, protocol, state),
+                None => self.rewrite.apply_addresses(packet),
+            }
             return;
         };
         self.rewrite.apply_addresses(packet);
         if let Some(quoted) = packet.get_mut(usize::from(quote.offset)..) {
-            quote.rewrite.apply(quoted, quote.layout, quote.protocol, ChecksumState::Complete);
+            if let Some(edit) = &quote.edit {
+                edit.apply(quoted, quote.layout, None, ChecksumState::Complete);
+            }
+            match quote.transport {
+                Some(protocol) => {
+                    quote.rewrite.apply(quoted, quote.layout, protocol, ChecksumState::Complete);
+                }
+                None => quote.rewrite.apply_addresses(quoted),
+            }
         }
         refresh_icmp_checksum(packet, self.layout);
     }
+}
+
+/// A tuple that stands for its addresses alone.
+fn addresses(src: Ipv4Addr, dst: Ipv4Addr) -> Tuple {
+    Tuple { protocol: Protocol::Icmp, src: Endpoint::new(src, 0), dst: Endpoint::new(dst, 0) }
 }
 
 /// What the daemon has to do beside the packet at hand.
@@ -88,13 +188,26 @@ impl Forward {
 pub enum Effect {
     /// Send this IPv4 packet, complete with checksums.
     Transmit(Vec<u8>),
-    /// Let a held packet go, or drop it.
+    /// Make this conntrack entry, which what is sent next needs.
+    Admit(Admission),
+    /// Decide on a held packet.
     Release {
         /// Which one.
         hold: HoldId,
-        /// Let it go?
-        pass: bool,
+        /// What becomes of it.
+        outcome: Outcome,
     },
+}
+
+/// What becomes of a packet that was held.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It goes untouched.
+    Pass,
+    /// It goes, changed.
+    Forward(Forward),
+    /// It is dropped.
+    Drop,
 }
 
 macro_rules! reasons {
@@ -154,6 +267,21 @@ reasons! {
         HoldAnswered => "hold-answered", "an unsolicited SYN that its counterpart overtook";
         AfterStart => "after-start", "TCP from before natd started, not yet heard of from the inside";
         HairpinRefused => "hairpin-refused", "between two devices through the WAN address, switched off or not accepted";
+        VpnOff => "vpn-off", "a kind of VPN that the configuration switches off";
+        VpnNotAllowed => "vpn-not-allowed", "a device or a VPN server that the configuration does not list";
+        VpnSecondDevice => "vpn-second-device", "a second device at one VPN server while multi is off";
+        VpnLimit => "vpn-limit", "too many VPN sessions of one device or at one server";
+        VpnHoldFull => "vpn-hold-full", "too many VPN packets wait for their owner to be known";
+        AhUntranslatable => "ah", "AH signs the addresses, so no NAT can let it through";
+        EspNoGate => "esp-no-gate", "ESP that no device has asked that server for";
+        EspAmbiguous => "esp-ambiguous", "ESP that could be for more devices than fan_out allows";
+        GreNoControl => "gre-no-control", "PPTP data without a control connection that announced it";
+        GreAfterStart => "gre-after-start", "PPTP data of a call from before natd started: dial again";
+        PptpGap => "pptp-gap", "a PPTP control segment behind a missing one; its sender repeats it";
+        PptpLimit => "pptp-limit", "more PPTP calls or changes than one connection may have";
+        KeyConflict => "key-conflict", "a GRE key or L2TPv3 session that another device uses at that server";
+        KeyUnknown => "key-unknown", "a GRE key or L2TPv3 session that no device has";
+        L2tpRefused => "l2tp-refused", "an L2TP packet for a tunnel that no device has";
         Guarded => "guarded", "would have left with an address of the LAN";
         Internal => "internal", "the daemon could not carry out its decision";
     }
@@ -169,6 +297,12 @@ reasons! {
         Admitted => "admitted", "conntrack entries created or refreshed for inbound packets";
         Adopted => "adopted", "flows taken over from the kernel at start";
         ResetSent => "reset-sent", "devices told by a reset that the WAN address changed";
+        VpnHeld => "vpn-held", "VPN packets held until their owner was known";
+        EspEvidence => "esp-evidence", "inbound SPIs learned by evidence";
+        EspGuess => "esp-guess", "inbound SPIs given to the only device that could be meant, without having seen IKE";
+        EspFanOut => "esp-fan-out", "ESP packets given to each of several devices that could be meant";
+        EspConflict => "esp-conflict", "devices that picked an SPI that another one has at the same server";
+        VpnRefused => "vpn-refused", "devices told that their VPN is switched off or not allowed";
         RefusalSent => "refusal-sent", "senders told by ICMP that a session was refused";
     }
 }
@@ -182,12 +316,57 @@ pub enum TcpProgress {
     Established,
 }
 
+/// What conntrack knows a flow's direction by. Unlike a [`Tuple`], it is of any protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KernelTuple {
+    /// The protocol number of the IPv4 header.
+    pub protocol: u8,
+    /// Source; the identifier is a port, an ICMP query id or a GRE key, 0 where the protocol has none.
+    pub src: Endpoint,
+    /// Destination, likewise.
+    pub dst: Endpoint,
+}
+
+impl KernelTuple {
+    /// The tuple of an answer.
+    pub const fn reverse(self) -> Self {
+        Self { protocol: self.protocol, src: self.dst, dst: self.src }
+    }
+
+    /// The same as a [`Tuple`]; `None` for a protocol that the NAT does not translate by itself.
+    pub fn tuple(self) -> Option<Tuple> {
+        let protocol = Protocol::ALL.into_iter().find(|protocol| protocol.number() == self.protocol)?;
+        Some(Tuple { protocol, src: self.src, dst: self.dst })
+    }
+}
+
+impl From<Tuple> for KernelTuple {
+    fn from(tuple: Tuple) -> Self {
+        Self { protocol: tuple.protocol.number(), src: tuple.src, dst: tuple.dst }
+    }
+}
+
+impl PartialEq<Tuple> for KernelTuple {
+    fn eq(&self, other: &Tuple) -> bool {
+        *self == Self::from(*other)
+    }
+}
+
+impl core::fmt::Display for KernelTuple {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self.tuple() {
+            Some(tuple) => tuple.fmt(f),
+            None => write!(f, "protocol {} {} → {}", self.protocol, self.src, self.dst),
+        }
+    }
+}
+
 /// A conntrack entry, in the LAN's view, that must exist before a packet is released, so that a stateful
 /// firewall takes the packet for part of an established flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Admission {
     /// The flow's original direction as conntrack sees it: internal and remote endpoints, never the WAN's.
-    pub original: Tuple,
+    pub original: KernelTuple,
     /// For TCP: how far the connection is.
     pub tcp: Option<TcpProgress>,
     /// The entry's timeout if it is created.
@@ -198,9 +377,9 @@ pub struct Admission {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KernelFlow {
     /// Original direction: as the first packet was before any kernel NAT.
-    pub original: Tuple,
+    pub original: KernelTuple,
     /// What an answer looks like on the wire; differs from `original.reverse()` where the kernel translates.
-    pub reply: Tuple,
+    pub reply: KernelTuple,
     /// Source NAT by the kernel (`IPS_SRC_NAT`).
     pub snat: bool,
     /// Destination NAT by the kernel (`IPS_DST_NAT`).

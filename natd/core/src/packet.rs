@@ -193,6 +193,23 @@ impl<'a> PacketView<'a> {
         Ok(Self::assemble(&header, body, bytes))
     }
 
+    /// What the IPv4 header carries, transport header included; a quote's may be cut off.
+    pub fn payload(&self) -> &'a [u8] {
+        let end = usize::from(self.layout.total).min(self.bytes.len());
+        self.bytes.get(usize::from(self.layout.transport)..end).unwrap_or_default()
+    }
+
+    /// What a UDP datagram or a TCP segment carries, and its offset from the start of the packet.
+    pub fn data(&self) -> Option<(u16, &'a [u8])> {
+        let payload = self.payload();
+        let header = match self.body {
+            Body::Udp { .. } => 8,
+            Body::Tcp(_) => u16::from(payload.get(12)? >> 4) * 4,
+            Body::IcmpQuery { .. } | Body::IcmpError(_) | Body::Fragment | Body::Other(_) => return None,
+        };
+        Some((self.layout.transport + header, payload.get(usize::from(header)..)?))
+    }
+
     fn assemble(header: &Ipv4HeaderSlice<'_>, body: Body<'a>, bytes: &'a [u8]) -> Self {
         Self {
             src: header.source_addr(),

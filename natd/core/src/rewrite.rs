@@ -13,7 +13,7 @@
 use core::net::Ipv4Addr;
 
 use crate::decision::ChecksumState;
-use crate::flow::{Protocol, Tuple};
+use crate::flow::{Endpoint, Protocol, Tuple};
 
 /// Where the changeable fields of a packet lie, in bytes from its start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,6 +77,12 @@ impl Rewrite {
         fix_transport_checksum(packet, layout, protocol, state, self.transport_delta);
     }
 
+    /// Source and destination afterwards.
+    pub fn endpoints(&self) -> (Endpoint, Endpoint) {
+        let endpoint = |addr: [u8; 4], id| Endpoint::new(addr.into(), u16::from_be_bytes(id));
+        (endpoint(self.src, self.src_id), endpoint(self.dst, self.dst_id))
+    }
+
     /// Changes the addresses and the IPv4 header checksum only: for the outer header of an ICMP error.
     #[inline]
     pub fn apply_addresses(&self, packet: &mut [u8]) {
@@ -86,8 +92,8 @@ impl Rewrite {
     }
 }
 
-/// A change of one 16-bit word behind the transport header's start that the transport checksum covers, such
-/// as the MSS option.
+/// A change of one 16-bit word behind the transport header's start, such as the MSS option. Where the protocol has
+/// a checksum that the NAT keeps right, it covers the word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WordEdit {
     /// Offset from the start of the packet; may be odd.
@@ -102,9 +108,15 @@ impl WordEdit {
     /// Carries the change out. With [`ChecksumState::Complete`] the checksum is adjusted; otherwise the caller
     /// applies a [`Rewrite`] afterwards, which writes the checksum anew.
     #[inline]
-    pub fn apply(&self, packet: &mut [u8], layout: Layout, protocol: Protocol, state: ChecksumState) {
+    pub fn apply(
+        &self,
+        packet: &mut [u8],
+        layout: Layout,
+        transport: Option<Protocol>,
+        state: ChecksumState,
+    ) {
         put(packet, usize::from(self.offset), self.new.to_be_bytes());
-        if state == ChecksumState::Complete {
+        if let (Some(protocol), ChecksumState::Complete) = (transport, state) {
             let delta = fold(delta_word(self.old, self.new));
             let odd = self.offset.wrapping_sub(layout.transport) % 2 == 1;
             let delta = if odd { delta.swap_bytes() } else { delta };
@@ -367,7 +379,7 @@ mod tests {
             let tuple = random_tuple(&mut dice, Protocol::Tcp);
             let (mut changed, layout) = packet(Protocol::Tcp, &tuple, &[9; 16]);
             let edit = WordEdit { offset, old: 0x0909, new: 0x1234 };
-            edit.apply(&mut changed, layout, Protocol::Tcp, ChecksumState::Complete);
+            edit.apply(&mut changed, layout, Some(Protocol::Tcp), ChecksumState::Complete);
             let adjusted = changed.clone();
             fill(&mut changed, Protocol::Tcp, layout);
             assert_eq!(adjusted, changed, "offset {offset}");

@@ -179,6 +179,11 @@ impl Tables {
         (ports, &mut self.secret)
     }
 
+    /// Is the external `port` in use?
+    pub(crate) fn is_taken(&self, protocol: Protocol, port: u16) -> bool {
+        self.ports.get(protocol.index()).is_none_or(|ports| ports.is_taken(port))
+    }
+
     fn ports_mut(&mut self, protocol: Protocol) -> &mut Ports {
         let [tcp, udp, icmp] = &mut self.ports;
         match protocol {
@@ -206,6 +211,18 @@ impl Tables {
         let index = self.devices.insert(device);
         self.device_index.insert(addr, index);
         index
+    }
+
+    #[inline]
+    pub(crate) fn count_for_device(&mut self, index: Index, now: Timestamp, direction: Direction, len: u16) {
+        let slot = usize::from(direction == Direction::Inbound);
+        if let Some(device) = self.devices.at_mut(index) {
+            device.last_seen = now;
+            if let (Some(packets), Some(bytes)) = (device.packets.get_mut(slot), device.bytes.get_mut(slot)) {
+                *packets += 1;
+                *bytes += u64::from(len);
+            }
+        }
     }
 
     /// Forgets devices without sessions that were last seen before `before`.

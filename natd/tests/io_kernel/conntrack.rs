@@ -103,7 +103,7 @@ fn an_echo_reply_passes_once_admitted() {
 
     assert!(passes());
     assert!(listed(&mut conntrack).contains(&original));
-    assert!(conntrack.delete(&original).unwrap());
+    assert!(conntrack.delete(&original.into()).unwrap());
     assert!(!passes());
 }
 
@@ -294,9 +294,9 @@ fn flows_are_listed_and_deleted_by_either_direction() {
     assert!(found.timeout > Duration::from_secs(110) && found.timeout <= Duration::from_secs(120));
     let found = flows.iter().find(|flow| flow.original == opened).unwrap();
     assert_eq!(found.tcp, Some(TcpProgress::Opening));
-    assert!(conntrack.delete(&udp(1, 53).reverse()).unwrap());
-    assert!(conntrack.delete(&opened).unwrap());
-    assert!(!conntrack.delete(&opened).unwrap());
+    assert!(conntrack.delete(&udp(1, 53).reverse().into()).unwrap());
+    assert!(conntrack.delete(&opened.into()).unwrap());
+    assert!(!conntrack.delete(&opened.into()).unwrap());
     opened = udp(1, 53);
     let left = listed(&mut conntrack);
     assert_eq!(left.len(), 499);
@@ -360,7 +360,7 @@ fn open(lab: &Lab) -> Conntrack {
 }
 
 fn admission(original: Tuple) -> Admission {
-    Admission { original, tcp: None, timeout: Duration::from_secs(120) }
+    Admission { original: original.into(), tcp: None, timeout: Duration::from_secs(120) }
 }
 
 fn opening(original: Tuple) -> Admission {
@@ -378,7 +378,7 @@ fn connection(remote: u16) -> Tuple {
 
 fn listed(conntrack: &mut Conntrack) -> Vec<Tuple> {
     let mut flows = Vec::new();
-    conntrack.for_each(|flow| flows.push(flow.original)).unwrap();
+    conntrack.for_each(|flow| flows.extend(flow.original.tuple())).unwrap();
     flows
 }
 

@@ -10,7 +10,7 @@
 //! destination becomes 192.168.1.12:5000; afterwards the source becomes 198.51.100.1:4000.
 
 use super::{
-    Admission, Body, Decision, Direction, DropReason, Forward, Nat, PacketView, Rewrite, Timestamp, Tuple,
+    Admission, Body, Decision, Direction, DropReason, Forward, Nat, PacketView, Timestamp, Tuple,
     admission_of,
 };
 
@@ -67,20 +67,15 @@ impl Nat {
         // The receiver's session names its peer by the WAN address; conntrack knows both by their own.
         let admission = stale.map(|_| Admission {
             original: match session.origin() {
-                Direction::Inbound => between,
-                Direction::Outbound => between.reverse(),
+                Direction::Inbound => between.into(),
+                Direction::Outbound => between.reverse().into(),
             },
             ..admission_of(session, &self.policy, &packet.body)
         });
         Ok(Some(Decision::Forward(Forward {
-            protocol: tuple.protocol,
-            layout: packet.layout,
-            rewrite: Rewrite::between(tuple, &between),
-            edit: None,
-            quote: None,
             admission,
             hairpin: true,
-            resend: false,
+            ..Forward::between(packet, tuple, &between)
         })))
     }
 
@@ -104,18 +99,7 @@ impl Nat {
             return self.refuse(DropReason::NoSession);
         };
         self.counters.hairpin.add(packet.total_len);
-        Decision::Forward(Forward {
-            protocol: tuple.protocol,
-            layout: packet.layout,
-            rewrite: Rewrite::between(
-                &tuple,
-                &Tuple { protocol: tuple.protocol, src: external, dst: tuple.dst },
-            ),
-            edit: None,
-            quote: None,
-            admission: None,
-            hairpin: false,
-            resend: false,
-        })
+        let shown = Tuple { protocol: tuple.protocol, src: external, dst: tuple.dst };
+        Decision::Forward(Forward::between(packet, &tuple, &shown))
     }
 }

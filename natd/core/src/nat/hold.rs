@@ -7,6 +7,7 @@
 use core::time::Duration;
 
 use super::{Body, Decision, DropReason, Effect, HoldId, Nat, Note, PacketView, Timestamp, Tuple};
+use crate::decision::Outcome;
 
 /// A SYN that waits.
 #[derive(Debug)]
@@ -39,8 +40,7 @@ impl Nat {
         if self.held.len() >= limits.held_syns as usize {
             return self.refuse(DropReason::HoldFull);
         }
-        let id = HoldId(self.next_hold);
-        self.next_hold += 1;
+        let id = self.new_hold();
         self.held.insert(id, HeldSyn { until: now + self.policy.timeouts.tcp_syn_hold, tuple });
         self.counters.note(Note::SynHeld);
         Decision::Hold(id)
@@ -53,14 +53,14 @@ impl Nat {
             self.held.iter().filter(|(_, held)| due(held)).map(|(&id, _)| id).collect();
         for hold in over {
             self.held.remove(&hold);
-            self.effects.push_back(Effect::Release { hold, pass: true });
+            self.effects.push_back(Effect::Release { hold, outcome: Outcome::Pass });
         }
     }
 
     /// Drops everything that waits: the address that it was sent to is gone.
     pub(super) fn drop_held(&mut self) {
         while let Some((hold, _)) = self.held.pop_first() {
-            self.effects.push_back(Effect::Release { hold, pass: false });
+            self.effects.push_back(Effect::Release { hold, outcome: Outcome::Drop });
         }
     }
 
@@ -70,7 +70,7 @@ impl Nat {
         if let Some(hold) = met {
             self.held.remove(&hold);
             self.counters.drop(DropReason::HoldAnswered);
-            self.effects.push_back(Effect::Release { hold, pass: false });
+            self.effects.push_back(Effect::Release { hold, outcome: Outcome::Drop });
         }
     }
 }

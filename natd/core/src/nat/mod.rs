@@ -27,12 +27,12 @@ use core::time::Duration;
 use crate::decision::{
     Admission, Decision, DropReason, Effect, Forward, HoldId, InterfaceAddress, Note, TcpProgress,
 };
-use crate::flow::{Direction, Protocol, Tuple};
+use crate::flow::{Direction, Endpoint, Protocol, Tuple};
 use crate::notice::{self, TokenBucket};
 use crate::packet::{Body, PacketView, TcpSegment};
 use crate::policy::{MssClamp, Policy};
 use crate::random::Secret;
-use crate::rewrite::{Rewrite, WordEdit};
+use crate::rewrite::WordEdit;
 use crate::session::{DeviceView, Kind, Session, SessionView};
 use crate::slab::Index;
 use crate::tables::Tables;
@@ -256,6 +256,65 @@ impl Nat {
         Decision::Drop(reason)
     }
 
+    /// Counts something that happened outside.
+    pub fn note(&mut self, note: Note) {
+        self.counters.note(note);
+    }
+
+    /// Counts a packet of a device's that was translated outside.
+    pub fn carried(&mut self, now: Timestamp, direction: Direction, device: Ipv4Addr, len: u16) {
+        match direction {
+            Direction::Outbound => self.counters.outbound.add(len),
+            Direction::Inbound => self.counters.inbound.add(len),
+        }
+        let index = match self.tables.device_at(device) {
+            Some(index) => index,
+            None if self.tables.devices.len() < MAX_DEVICES => self.tables.add_device(now, device, false),
+            None => return,
+        };
+        self.tables.count_for_device(index, now, direction, len);
+    }
+
+    /// Has the daemon do something more; dropped when far too much waits already.
+    pub fn push_effect(&mut self, effect: Effect) {
+        if self.effects.len() < MAX_EFFECTS {
+            self.effects.push_back(effect);
+        }
+    }
+
+    /// A name for a packet that is held outside.
+    pub fn new_hold(&mut self) -> HoldId {
+        self.next_hold += 1;
+        HoldId(self.next_hold - 1)
+    }
+
+    /// An idle time after which conntrack may have forgotten a flow.
+    pub fn patience(&self) -> Duration {
+        self.patience
+    }
+
+    /// What the NAT knows of the flow that shows `tuple`: its direction, and the internal and external endpoint.
+    pub fn flow(&self, tuple: &Tuple) -> Option<(Direction, Endpoint, Endpoint)> {
+        let (index, direction) = self.tables.flow(tuple)?;
+        let session = self.tables.sessions.at(index)?;
+        Some((direction, session.internal(), session.external(self.tables.wan())))
+    }
+
+    /// Who has the external `port`, the internal endpoint behind it.
+    pub fn holder(&self, protocol: Protocol, port: u16) -> Option<Endpoint> {
+        let mapping = self.tables.mapping_of_external(protocol, Endpoint::new(self.wan?, port))?;
+        self.tables.mappings.at(mapping).map(|mapping| mapping.internal)
+    }
+
+    /// Would `internal`, which has no mapping yet, keep its port outside?
+    pub fn would_keep(&self, protocol: Protocol, internal: Endpoint) -> bool {
+        let port = internal.id.0;
+        self.tables.mapping_of_internal(protocol, internal).is_none()
+            && !self.tables.is_taken(protocol, port)
+            && !self.policy.has_forward(protocol, port)
+            && !self.listeners.contain(protocol, port)
+    }
+
     /// How full the tables are.
     pub fn sizes(&self) -> Sizes {
         let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
@@ -407,7 +466,8 @@ impl Nat {
         }
     }
 
-    fn in_lan(&self, addr: Ipv4Addr) -> bool {
+    /// Is `addr` in one of the LAN's networks?
+    pub fn in_lan(&self, addr: Ipv4Addr) -> bool {
         self.lan.iter().any(|lan| lan.contains(addr)) && Some(addr) != self.wan
     }
 
@@ -442,16 +502,9 @@ impl Nat {
             return self.pass(packet); // the router's own, on its own port
         }
         traffic.add(packet.total_len);
-        Decision::Forward(Forward {
-            protocol: from.protocol,
-            layout: packet.layout,
-            rewrite: Rewrite::between(&from, &to),
-            edit,
-            quote: None,
-            admission,
-            hairpin: false,
-            resend,
-        })
+        Decision::Forward(
+            Forward { admission, resend, ..Forward::between(packet, &from, &to) }.with_edits(edit),
+        )
     }
 
     /// Takes a packet into its session's state: connection, times, counts. Answers what conntrack must know.
@@ -516,13 +569,7 @@ impl Nat {
         if first_word {
             self.tables.speak(index);
         }
-        if let Some(device) = self.tables.devices.at_mut(device) {
-            device.last_seen = now;
-            if let (Some(packets), Some(bytes)) = (device.packets.get_mut(slot), device.bytes.get_mut(slot)) {
-                *packets += 1;
-                *bytes += u64::from(packet.total_len);
-            }
-        }
+        self.tables.count_for_device(device, now, direction, packet.total_len);
         if admission.is_some() {
             self.counters.note(Note::Admitted);
         }
@@ -568,15 +615,34 @@ impl Nat {
         if let Some(device) = self.tables.device_at(packet.src).and_then(|d| self.tables.devices.at_mut(d)) {
             device.refused += 1;
         }
+        self.turn_away(now, packet, reason)
+    }
+
+    /// Drops a packet and tells its sender: by a reset what would have opened a TCP connection, else by ICMP.
+    pub fn turn_away(&mut self, now: Timestamp, packet: &PacketView<'_>, reason: DropReason) -> Decision {
         let router = self.lan.iter().find(|lan| lan.contains(packet.src)).map(|lan| lan.addr).or(self.wan);
-        if let Some(router) = router {
+        let answer = match (packet.body, packet.tuple(), router) {
+            (Body::Tcp(segment), Some(tuple), _)
+                if segment.flags.syn && reason_is_final(reason) && !segment.flags.ack =>
+            {
+                Some(notice::reset(&tuple.reverse(), 0, segment.seq.wrapping_add(1)))
+            }
+            (_, _, Some(router)) => Some(notice::prohibited(router, packet)),
+            (_, _, None) => None,
+        };
+        if let Some(answer) = answer {
             if self.effects.len() < MAX_EFFECTS && self.refusals.take(now) {
                 self.counters.note(Note::RefusalSent);
-                self.effects.push_back(Effect::Transmit(notice::prohibited(router, packet)));
+                self.effects.push_back(Effect::Transmit(answer));
             }
         }
         self.refuse(reason)
     }
+}
+
+/// Would the same packet be refused again? A full table may have room soon, and a reset ends a client's tries.
+fn reason_is_final(reason: DropReason) -> bool {
+    matches!(reason, DropReason::VpnOff | DropReason::VpnNotAllowed | DropReason::VpnSecondDevice)
 }
 
 /// How long `session` lives from its last packet on.
@@ -608,5 +674,5 @@ fn admission_of(session: &Session, policy: &Policy, body: &Body<'_>) -> Admissio
             None
         }
     };
-    Admission { original, tcp, timeout: idle_time(session, policy) }
+    Admission { original: original.into(), tcp, timeout: idle_time(session, policy) }
 }

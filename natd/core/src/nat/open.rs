@@ -8,7 +8,7 @@ use super::{
     Body, Decision, Direction, DropReason, MAX_DEVICES, Nat, Note, PacketView, TcpSegment, Timestamp, Tuple,
     idle_time,
 };
-use crate::decision::{KernelFlow, TcpProgress};
+use crate::decision::{KernelFlow, KernelTuple, TcpProgress};
 use crate::flow::{Endpoint, Protocol};
 use crate::packet::QueryRole;
 use crate::policy::Filtering;
@@ -31,7 +31,7 @@ pub struct Listeners {
 }
 
 impl Listeners {
-    fn contain(&self, protocol: Protocol, port: u16) -> bool {
+    pub(super) fn contain(&self, protocol: Protocol, port: u16) -> bool {
         match protocol {
             Protocol::Tcp => self.tcp.contains(&port),
             Protocol::Udp => self.udp.contains(&port),
@@ -371,7 +371,8 @@ impl Nat {
             return Handover::Foreign;
         }
         let lost = if flow.snat { Handover::Ended } else { Handover::Foreign };
-        let Tuple { protocol, src: internal, dst: remote } = flow.original;
+        let Some(original) = flow.original.tuple() else { return lost };
+        let Tuple { protocol, src: internal, dst: remote } = original;
         if !self.in_lan(internal.addr) {
             return lost;
         }
@@ -382,7 +383,7 @@ impl Nat {
         };
         let external = if flow.snat { flow.reply.dst } else { Endpoint::new(wan, internal.id.0) };
         let inbound = Tuple { protocol, src: remote, dst: external };
-        let free = self.tables.flow(&flow.original).is_none() && self.tables.flow(&inbound).is_none();
+        let free = self.tables.flow(&original).is_none() && self.tables.flow(&inbound).is_none();
         if !known || !free || self.policy.has_forward(protocol, external.id.0) {
             return lost;
         }
@@ -394,13 +395,8 @@ impl Nat {
             (Some(_), _) | (_, Some(_)) => return lost,
         };
         let kernel_known = !flow.snat;
-        let new = NewSession {
-            outbound: flow.original,
-            external,
-            origin: Direction::Outbound,
-            mapping,
-            kernel_known,
-        };
+        let new =
+            NewSession { outbound: original, external, origin: Direction::Outbound, mapping, kernel_known };
         let Ok(index) = self.enter(now, &new) else { return lost };
         self.tables.speak(index);
         if let Some(session) = self.tables.sessions.at_mut(index) {
@@ -414,7 +410,8 @@ impl Nat {
     }
 
     /// Conntrack's entry for the flow that began as `original` is gone: the next inbound packet wants another.
-    pub fn kernel_forgot(&mut self, original: &Tuple) {
+    pub fn kernel_forgot(&mut self, original: &KernelTuple) {
+        let Some(original) = &original.tuple() else { return };
         let found = self.tables.flow(original).or_else(|| self.tables.flow(&original.reverse()));
         if let Some(session) = found.and_then(|(index, _)| self.tables.sessions.at_mut(index)) {
             session.set_kernel_known(false);

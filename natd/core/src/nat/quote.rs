@@ -7,10 +7,8 @@
 use core::net::Ipv4Addr;
 
 use super::{
-    Body, Decision, Direction, DropReason, Forward, Nat, Origin, PacketView, Rewrite, Timestamp, Tuple,
-    admission_of,
+    Body, Decision, Direction, DropReason, Forward, Nat, Origin, PacketView, Timestamp, Tuple, admission_of,
 };
-use crate::decision::QuoteRewrite;
 use crate::flow::{Endpoint, Protocol};
 use crate::packet::{FRAGMENTATION_NEEDED, IcmpError};
 use crate::slab::Index;
@@ -100,7 +98,7 @@ impl Nat {
     fn quoted(&self, error: &IcmpError<'_>, direction: Direction) -> Result<Quoted, Unquotable> {
         let refused = |reason| Err(Unquotable::Refused(reason));
         if error.kind == SOURCE_QUENCH {
-            return refused(DropReason::RefusedIcmp); // RFC 6633
+            return refused(DropReason::RefusedIcmp);
         }
         let Ok(quote) = PacketView::parse_quote(error.quote) else { return refused(DropReason::Malformed) };
         if matches!(quote.body, Body::Other(_)) {
@@ -120,10 +118,19 @@ impl Nat {
                 return refused(DropReason::StaleQuote);
             }
         }
-        if (error.kind, error.code) == FRAGMENTATION_NEEDED && error.mtu < SMALLEST_MTU {
-            return refused(DropReason::MtuTooSmall);
+        if let Some(reason) = self.judge_error(error) {
+            return refused(reason);
         }
         Ok(Quoted { session, shown })
+    }
+
+    /// Must this error not pass, whatever it quotes?
+    pub fn judge_error(&self, error: &IcmpError<'_>) -> Option<DropReason> {
+        match (error.kind, error.code) {
+            (SOURCE_QUENCH | REDIRECT, _) => Some(DropReason::RefusedIcmp), // RFC 6633
+            FRAGMENTATION_NEEDED if error.mtu < SMALLEST_MTU => Some(DropReason::MtuTooSmall),
+            _ => None,
+        }
     }
 
     /// A device complains of a hairpinned packet: its error goes to the WAN address, where the peer seems to
@@ -196,24 +203,8 @@ fn rewrite_error(
     original: &Tuple,
     admission: Option<crate::decision::Admission>,
 ) -> Decision {
-    let tuple =
-        |src, dst| Tuple { protocol: Protocol::Icmp, src: Endpoint::new(src, 0), dst: Endpoint::new(dst, 0) };
-    let Ok(quote) = PacketView::parse_quote(error.quote) else {
-        return Decision::Drop(DropReason::Malformed);
-    };
-    Decision::Forward(Forward {
-        protocol: Protocol::Icmp,
-        layout: packet.layout,
-        rewrite: Rewrite::between(&tuple(packet.src, packet.dst), &tuple(outer.src, outer.dst)),
-        edit: None,
-        quote: Some(QuoteRewrite {
-            offset: error.quote_offset,
-            protocol: shown.protocol,
-            layout: quote.layout,
-            rewrite: Rewrite::between(shown, original),
-        }),
-        admission,
-        hairpin: false,
-        resend: false,
-    })
+    match Forward::of_udp_error(packet, error, (outer.src, outer.dst), shown, original) {
+        Some(forward) => Decision::Forward(Forward { admission, ..forward }),
+        None => Decision::Drop(DropReason::Malformed),
+    }
 }
