@@ -59,6 +59,8 @@ pub struct Config {
     pub socket: PathBuf,
     /// How much goes to the log.
     pub log: LevelFilter,
+    /// VPN passthrough.
+    pub passthrough: passthrough::settings::Settings,
 }
 
 /// `[kernel]`: how packets come from the kernel.
@@ -150,6 +152,7 @@ impl Config {
             kernel: Kernel::default(),
             socket: PathBuf::from(Self::DEFAULT_SOCKET),
             log: LevelFilter::Info,
+            passthrough: passthrough::settings::Settings::default(),
         }
     }
 
@@ -175,9 +178,18 @@ impl Config {
         problems.sort_by_key(|problem| problem.line);
         remarks.sort_by_key(|remark| remark.line);
         match interfaces {
-            Some((lan, wan)) if problems.is_empty() => {
-                Ok((Self { lan, wan, policy, kernel, socket, log }, remarks))
-            }
+            Some((lan, wan)) if problems.is_empty() => Ok((
+                Self {
+                    lan,
+                    wan,
+                    policy,
+                    kernel,
+                    socket,
+                    log,
+                    passthrough: passthrough::settings::Settings::default(),
+                },
+                remarks,
+            )),
             Some(_) | None => Err(problems),
         }
     }

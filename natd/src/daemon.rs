@@ -23,8 +23,10 @@ use std::time::Duration;
 
 use nat_core::nat::Nat;
 use nat_core::time::Timestamp;
+use passthrough::Passthrough;
 
 use crate::config::{Config, Rules};
+use crate::engine::Engine;
 use crate::io::conntrack::Conntrack;
 use crate::io::control::{Control, Limits, Request, Server};
 use crate::io::netlink::{Links, neighbours};
@@ -54,7 +56,7 @@ const RULES_EVERY: Duration = Duration::from_secs(20);
 
 /// What the threads share.
 pub(crate) struct Shared {
-    nat: Mutex<Nat>,
+    engine: Mutex<Engine>,
     world: Mutex<World>,
     carrier: Carrier,
     /// Index of the WAN interface; packets are told apart by it.
@@ -63,9 +65,9 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    /// The NAT, for as short as possible: every packet waits for it.
-    fn nat(&self) -> MutexGuard<'_, Nat> {
-        self.nat.lock().unwrap_or_else(PoisonError::into_inner)
+    /// The engine, for as short as possible: every packet waits for it.
+    fn engine(&self) -> MutexGuard<'_, Engine> {
+        self.engine.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The WAN interface's index; 0 while there is none.
@@ -177,23 +179,24 @@ impl Daemon {
             .collect::<Result<_, _>>()?;
         let started = clock::now();
         let mut nat = Nat::new(config.policy.clone(), clock::random_seed(), started);
-        world.tell(&mut nat);
+        world.tell_nat(&mut nat);
         nat.set_listeners(world::listeners());
         nat.set_patience(world::patience());
         let surroundings = surroundings(&config, &kernel, &world)?;
         for line in world.remarks(&kernel) {
             log::warn!("{line}");
         }
-        let adopted = handover::adopt(&mut conntrack, &mut nat, started)?;
+        let mut engine = Engine::new(nat, Passthrough::new(config.passthrough.clone()));
+        let adopted = handover::adopt(&mut conntrack, &mut engine, started)?;
         let releasers = queues.iter().map(Queue::releaser).collect::<io::Result<_>>();
         let releasers = releasers.map_err(|error| RunError::System("share a queue", error))?;
         let transmitter =
             Transmitter::open().map_err(|error| RunError::System("open a raw socket", error))?;
         let shared = Arc::new(Shared {
-            nat: Mutex::new(nat),
+            engine: Mutex::new(engine),
             wan_index: AtomicU32::new(world.wan_index()),
             world: Mutex::new(world),
-            carrier: Carrier::new(transmitter, releasers),
+            carrier: Carrier::new(transmitter, releasers, Conntrack::open()?),
             started,
         });
         let wake = || Wake::new().map_err(|error| RunError::System("make a wake-up", error));
@@ -287,15 +290,15 @@ impl Daemon {
     fn pass_time(&mut self) {
         let (now, patience) = (clock::now(), world::patience());
         {
-            let mut nat = self.shared.nat();
-            nat.set_patience(patience);
-            nat.handle_timeout(now);
+            let mut engine = self.shared.engine();
+            engine.nat.set_patience(patience);
+            engine.handle_timeout(now);
         }
         self.shared.carrier.carry_out_all(&self.shared);
         if now >= self.next_listeners {
             self.next_listeners = now + LISTENERS_EVERY;
             let listeners = world::listeners();
-            self.shared.nat().set_listeners(listeners);
+            self.shared.engine().nat.set_listeners(listeners);
         }
         if now < self.sweep_until {
             if let Err(error) = handover::end_kernel_nat(&mut self.conntrack, &self.shared) {
@@ -339,7 +342,7 @@ impl Daemon {
                 }
             }
         }
-        world.tell(&mut self.shared.nat());
+        world.tell(&mut self.shared.engine());
         self.shared.wan_index.store(world.wan_index(), Ordering::Relaxed);
         *self.shared.world() = world.clone();
         match surroundings(&self.config, &self.kernel, &world) {
@@ -381,7 +384,11 @@ impl Daemon {
         set_log_level(new.log);
         let kernel = std::mem::replace(&mut self.config, new).kernel;
         self.config.kernel = kernel;
-        self.shared.nat().set_policy(self.config.policy.clone());
+        {
+            let mut engine = self.shared.engine();
+            engine.nat.set_policy(self.config.policy.clone());
+            engine.vpn.set_settings(self.config.passthrough.clone());
+        }
         self.settle(world);
         log::info!("configuration reloaded");
     }
@@ -416,7 +423,7 @@ impl Daemon {
         if let Err(error) = neighbours::give_up_on_silent(&lan) {
             log::warn!("packets may still wait for devices that do not answer: {error}");
         }
-        let ended = handover::end_ours(&mut self.conntrack, &self.shared.nat());
+        let ended = handover::end_ours(&mut self.conntrack, &self.shared);
         if let Err(error) = ended {
             log::error!("conntrack still knows flows of ours: {error}");
         }

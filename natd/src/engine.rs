@@ -1,9 +1,10 @@
 //! Where a packet was stopped decides which verb of the NAT it meets.
 
-use nat_core::decision::{Decision, DropReason};
-use nat_core::nat::{Nat, Origin};
+use nat_core::decision::{Decision, DropReason, KernelFlow, KernelTuple};
+use nat_core::nat::{Handover, Nat, Origin};
 use nat_core::packet::{PacketError, PacketView};
 use nat_core::time::Timestamp;
+use passthrough::Passthrough;
 
 /// The place in the kernel's path where a packet was queued, and what the rules found out about it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,23 +35,120 @@ pub struct Arrival<'a> {
     pub truncated: bool,
 }
 
-/// Decides what becomes of a packet at `now`.
-pub fn decide(nat: &mut Nat, now: Timestamp, arrival: &Arrival<'_>) -> Decision {
-    if arrival.truncated {
-        return nat.refuse(DropReason::TooLarge);
+/// The NAT, and beside it what VPN protocols need that it does not know.
+#[derive(Debug)]
+pub struct Engine {
+    /// Mappings and sessions of TCP, UDP and ICMP.
+    pub nat: Nat,
+    /// VPN passthrough.
+    pub vpn: Passthrough,
+}
+
+impl Engine {
+    /// An engine of these two.
+    pub fn new(nat: Nat, vpn: Passthrough) -> Self {
+        Self { nat, vpn }
     }
-    let packet = match PacketView::parse(arrival.bytes) {
-        Ok(packet) => packet,
-        Err(PacketError::Checksum) => return nat.refuse(DropReason::BadChecksum),
-        Err(PacketError::Header | PacketError::Truncated | PacketError::Transport) => {
-            return nat.refuse(DropReason::Malformed);
+
+    /// Decides what becomes of a packet at `now`.
+    #[inline]
+    pub fn decide(&mut self, now: Timestamp, arrival: &Arrival<'_>) -> Decision {
+        let packet = match read(&mut self.nat, arrival) {
+            Ok(packet) => packet,
+            Err(decision) => return decision,
+        };
+        match arrival.stage {
+            Stage::FromWan { local_socket: false } if self.vpn.concerns(&packet) => {
+                self.vpn.inbound(now, &packet, &mut self.nat)
+            }
+            Stage::ToWan(origin) if self.vpn.concerns(&packet) => {
+                self.vpn.outbound(now, &packet, origin, &mut self.nat)
+            }
+            Stage::FromWan { .. } | Stage::ToWan(_) if self.vpn.is_alone() => {
+                // The kernel's NAT has everything else; what quotes its packets passes by here.
+                Decision::Pass
+            }
+            stage @ (Stage::FromWan { .. }
+            | Stage::ToWan(_)
+            | Stage::HairpinIn
+            | Stage::HairpinOut
+            | Stage::Unclaimed) => by_stage(&mut self.nat, now, stage, &packet),
         }
-    };
-    match arrival.stage {
-        Stage::FromWan { local_socket } => nat.inbound(now, &packet, local_socket),
-        Stage::ToWan(origin) => nat.outbound(now, &packet, origin),
-        Stage::HairpinIn => nat.hairpin_in(now, &packet),
-        Stage::HairpinOut => nat.hairpin_out(&packet),
-        Stage::Unclaimed => nat.unclaimed(now, &packet),
+    }
+
+    /// When [`Self::handle_timeout`] wants to be called.
+    pub fn poll_timeout(&self) -> Option<Timestamp> {
+        [self.nat.poll_timeout(), self.vpn.poll_timeout()].into_iter().flatten().min()
+    }
+
+    /// Ends what is over at `now`.
+    pub fn handle_timeout(&mut self, now: Timestamp) {
+        self.nat.handle_timeout(now);
+        self.vpn.handle_timeout(now, &mut self.nat);
+    }
+
+    /// Takes over a flow that the kernel knows.
+    pub fn adopt(&mut self, now: Timestamp, flow: &KernelFlow) -> Handover {
+        if !self.owns(&flow.original) {
+            return Handover::Foreign;
+        }
+        match self.nat.adopt(now, flow) {
+            Handover::Ended | Handover::Foreign if flow.original.tuple().is_none() => {
+                if self.nat.is_ours(flow) && self.nat.in_lan(flow.original.src.addr) {
+                    self.vpn.adopt(now, &flow.original);
+                }
+                if flow.snat { Handover::Ended } else { Handover::Foreign }
+            }
+            handover @ (Handover::Adopted
+            | Handover::AdoptedFromKernel
+            | Handover::Ended
+            | Handover::Foreign) => handover,
+        }
+    }
+
+    /// Conntrack's entry for the flow that began as `original` is gone.
+    pub fn kernel_forgot(&mut self, original: &KernelTuple) {
+        self.nat.kernel_forgot(original);
+    }
+
+    /// Is this a flow between the LAN and the WAN that natd translates, or would, if the kernel did not?
+    pub fn is_ours(&self, flow: &KernelFlow) -> bool {
+        self.owns(&flow.original) && self.nat.is_ours(flow)
+    }
+
+    fn owns(&self, original: &KernelTuple) -> bool {
+        !self.vpn.is_alone() || passthrough::is_vpn(original)
+    }
+}
+
+/// Decides what becomes of a packet at `now`, VPN passthrough aside.
+pub fn decide(nat: &mut Nat, now: Timestamp, arrival: &Arrival<'_>) -> Decision {
+    match read(nat, arrival) {
+        Ok(packet) => by_stage(nat, now, arrival.stage, &packet),
+        Err(decision) => decision,
+    }
+}
+
+#[inline]
+fn read<'a>(nat: &mut Nat, arrival: &Arrival<'a>) -> Result<PacketView<'a>, Decision> {
+    if arrival.truncated {
+        return Err(nat.refuse(DropReason::TooLarge));
+    }
+    PacketView::parse(arrival.bytes).map_err(|error| {
+        nat.refuse(match error {
+            PacketError::Checksum => DropReason::BadChecksum,
+            PacketError::Header | PacketError::Truncated | PacketError::Transport => DropReason::Malformed,
+        })
+    })
+}
+
+#[inline]
+fn by_stage(nat: &mut Nat, now: Timestamp, stage: Stage, packet: &PacketView<'_>) -> Decision {
+    match stage {
+        Stage::FromWan { local_socket } => nat.inbound(now, packet, local_socket),
+        Stage::ToWan(origin) => nat.outbound(now, packet, origin),
+        Stage::HairpinIn => nat.hairpin_in(now, packet),
+        Stage::HairpinOut => nat.hairpin_out(packet),
+        Stage::Unclaimed => nat.unclaimed(now, packet),
     }
 }

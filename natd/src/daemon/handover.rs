@@ -1,11 +1,12 @@
 //! Flows that change owner between the kernel's NAT and natd.
 
 use nat_core::decision::KernelFlow;
-use nat_core::nat::{Handover, Nat};
+use nat_core::nat::Handover;
 use nat_core::time::Timestamp;
 
 use super::Shared;
 use crate::check;
+use crate::engine::Engine;
 use crate::io::conntrack::{Conntrack, ConntrackError};
 use crate::io::rules::survey;
 use crate::rules::Surroundings;
@@ -13,10 +14,14 @@ use crate::rules::Surroundings;
 /// Takes over what conntrack knows: flows of a natd that was killed, and flows that a kernel NAT translates.
 /// The latter's entries stay until the rules stand: an inbound packet without entry and without rules would
 /// reach the router itself, whose refusal ends the connection. Answers how many flows go on.
-pub(super) fn adopt(conntrack: &mut Conntrack, nat: &mut Nat, now: Timestamp) -> Result<u64, ConntrackError> {
+pub(super) fn adopt(
+    conntrack: &mut Conntrack,
+    engine: &mut Engine,
+    now: Timestamp,
+) -> Result<u64, ConntrackError> {
     let mut adopted = 0;
     conntrack.for_each(|flow| {
-        let handover = nat.adopt(now, &flow);
+        let handover = engine.adopt(now, &flow);
         adopted += u64::from(matches!(handover, Handover::Adopted | Handover::AdoptedFromKernel));
     })?;
     Ok(adopted)
@@ -26,17 +31,19 @@ pub(super) fn adopt(conntrack: &mut Conntrack, nat: &mut Nat, now: Timestamp) ->
 /// is asked only when conntrack has told everything.
 pub(super) fn end_kernel_nat(conntrack: &mut Conntrack, shared: &Shared) -> Result<(), ConntrackError> {
     let mut translated = select(conntrack, |flow| flow.snat)?;
-    translated.retain(|flow| shared.nat().is_ours(flow));
+    translated.retain(|flow| shared.engine().is_ours(flow));
     for flow in &translated {
         conntrack.delete(&flow.original)?;
-        shared.nat().kernel_forgot(&flow.original);
+        shared.engine().kernel_forgot(&flow.original);
     }
     Ok(())
 }
 
 /// Deletes the entries of flows that we translated: they would leave untranslated, whoever comes after us.
-pub(super) fn end_ours(conntrack: &mut Conntrack, nat: &Nat) -> Result<(), ConntrackError> {
-    for flow in select(conntrack, |flow| !flow.snat && nat.is_ours(flow))? {
+pub(super) fn end_ours(conntrack: &mut Conntrack, shared: &Shared) -> Result<(), ConntrackError> {
+    let mut ours = select(conntrack, |flow| !flow.snat)?;
+    ours.retain(|flow| shared.engine().is_ours(flow));
+    for flow in ours {
         conntrack.delete(&flow.original)?;
     }
     Ok(())

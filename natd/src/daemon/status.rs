@@ -27,7 +27,8 @@ pub(super) fn status(shared: &Shared, kernel: &Kernel) -> Status {
     let now = clock::now();
     let world = shared.world().clone();
     let (counters, sizes, devices, policy) = {
-        let nat = shared.nat();
+        let engine = shared.engine();
+        let nat = &engine.nat;
         (nat.counters().clone(), nat.sizes(), nat.devices().collect::<Vec<_>>(), nat.policy().clone())
     };
     let [tcp, udp, icmp] = sizes.sessions.map(u64::from);
@@ -136,7 +137,7 @@ pub(super) fn flows(
 ) -> io::Result<()> {
     let mut next = Some(0);
     while let Some(from) = next {
-        let (sessions, after) = shared.nat().sessions(from, ROWS);
+        let (sessions, after) = shared.engine().nat.sessions(from, ROWS);
         next = after;
         let now = clock::now();
         for session in sessions {

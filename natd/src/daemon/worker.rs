@@ -5,11 +5,11 @@ use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
-use nat_core::decision::{Admission, Decision, Effect, HoldId};
+use nat_core::decision::{Admission, ChecksumState, Decision, Effect, HoldId, Outcome};
 use nat_core::nat::Origin;
 
 use super::{RunError, Shared};
-use crate::engine::{self, Arrival, Stage};
+use crate::engine::{Arrival, Stage};
 use crate::io::clock;
 use crate::io::conntrack::Conntrack;
 use crate::io::nfqueue::{Hook, Packet, Queue, Release, Releaser, Ticket};
@@ -21,9 +21,17 @@ use crate::rules::{LOCAL_SOCKET, MARK_MASK, Mark};
 pub(crate) struct Carrier {
     transmitter: Transmitter,
     releasers: Vec<Releaser>,
-    held: Mutex<BTreeMap<HoldId, Ticket>>,
+    conntrack: Mutex<Conntrack>,
+    held: Mutex<BTreeMap<HoldId, Held>>,
     /// Conntrack entries that the kernel did not take.
     pub(super) admit_failed: AtomicCounter,
+}
+
+/// A packet that waits in the kernel, and what is needed to let it go changed.
+struct Held {
+    ticket: Ticket,
+    bytes: Vec<u8>,
+    checksum: ChecksumState,
 }
 
 /// A counter that any thread may raise. 32-bit routers have no 64-bit atomics.
@@ -43,19 +51,27 @@ impl AtomicCounter {
 }
 
 impl Carrier {
-    pub(super) fn new(transmitter: Transmitter, releasers: Vec<Releaser>) -> Self {
-        Self { transmitter, releasers, held: Mutex::default(), admit_failed: AtomicCounter::default() }
+    pub(super) fn new(transmitter: Transmitter, releasers: Vec<Releaser>, conntrack: Conntrack) -> Self {
+        Self {
+            transmitter,
+            releasers,
+            conntrack: Mutex::new(conntrack),
+            held: Mutex::default(),
+            admit_failed: AtomicCounter::default(),
+        }
     }
 
     /// To be called while the NAT is still locked: its release may follow at once.
-    fn keep(&self, hold: HoldId, ticket: Ticket) {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner).insert(hold, ticket);
+    fn keep(&self, hold: HoldId, packet: &Packet) {
+        let held =
+            Held { ticket: packet.ticket(), bytes: packet.bytes().to_vec(), checksum: packet.checksum() };
+        self.held.lock().unwrap_or_else(PoisonError::into_inner).insert(hold, held);
     }
 
     /// Carries out everything that the NAT wants by now.
     pub(super) fn carry_out_all(&self, shared: &Shared) {
         loop {
-            let effect = shared.nat().poll_effect();
+            let effect = shared.engine().nat.poll_effect();
             match effect {
                 Some(effect) => self.carry_out(&effect),
                 None => return,
@@ -70,15 +86,45 @@ impl Carrier {
                     log::debug!("a packet of natd's own was not sent: {error}");
                 }
             }
-            Effect::Release { hold, pass } => {
-                let ticket = self.held.lock().unwrap_or_else(PoisonError::into_inner).remove(hold);
-                let release = if *pass { Release::Accept } else { Release::Refuse };
-                for releaser in ticket.iter().flat_map(|_| &self.releasers) {
-                    let Some(ticket) = ticket else { return };
-                    if let Err(error) = releaser.release(ticket, release) {
-                        log::debug!("a held packet was not released: {error}");
-                    }
-                }
+            Effect::Admit(admission) => {
+                let mut conntrack = self.conntrack.lock().unwrap_or_else(PoisonError::into_inner);
+                self.admit(&mut conntrack, admission);
+            }
+            Effect::Release { hold, outcome } => self.release(*hold, outcome),
+        }
+    }
+
+    fn release(&self, hold: HoldId, outcome: &Outcome) {
+        let held = self.held.lock().unwrap_or_else(PoisonError::into_inner).remove(&hold);
+        let Some(Held { ticket, mut bytes, checksum }) = held else { return };
+        if let Outcome::Forward(forward) = outcome {
+            if let Some(admission) = &forward.admission {
+                self.carry_out(&Effect::Admit(*admission));
+            }
+            forward.carry_out(&mut bytes, checksum);
+        }
+        for releaser in &self.releasers {
+            let released = match outcome {
+                Outcome::Pass => releaser.release(ticket, Release::Accept),
+                Outcome::Drop => releaser.release(ticket, Release::Refuse),
+                Outcome::Forward(_) => releaser.release_modified(ticket, &bytes),
+            };
+            if let Err(error) = released {
+                log::debug!("a held packet was not released: {error}");
+            }
+        }
+    }
+
+    /// Without its conntrack entry a packet would meet the firewall as a stranger's.
+    fn admit(&self, conntrack: &mut Conntrack, admission: &Admission) {
+        log::trace!("admitted: {}", admission.original);
+        if let Err(error) = conntrack.admit(admission) {
+            let failures = self.admit_failed.raise();
+            if failures.is_power_of_two() {
+                log::warn!(
+                    "conntrack does not take {} ({failures} failures so far): {error}",
+                    admission.original
+                );
             }
         }
     }
@@ -145,17 +191,17 @@ impl Worker {
         let arrival = Arrival { stage, bytes: packet.bytes(), truncated: packet.truncated() };
         let now = clock::now();
         let (decision, effect) = {
-            let mut nat = self.shared.nat();
-            let decision = engine::decide(&mut nat, now, &arrival);
+            let mut engine = self.shared.engine();
+            let decision = engine.decide(now, &arrival);
             if let Decision::Hold(hold) = decision {
-                self.shared.carrier.keep(hold, packet.ticket());
+                self.shared.carrier.keep(hold, &packet);
             }
-            (decision, nat.poll_effect())
+            (decision, engine.nat.poll_effect())
         };
         match decision {
             Decision::Forward(forward) => {
                 if let Some(admission) = &forward.admission {
-                    self.admit(admission);
+                    self.shared.carrier.admit(&mut self.conntrack, admission);
                 }
                 let state = packet.checksum();
                 forward.carry_out(packet.bytes_mut(), state);
@@ -182,20 +228,6 @@ impl Worker {
         if let Some(effect) = effect {
             self.shared.carrier.carry_out(&effect);
             self.shared.carrier.carry_out_all(&self.shared);
-        }
-    }
-
-    /// Without its conntrack entry the packet would meet the firewall as a stranger's.
-    fn admit(&mut self, admission: &Admission) {
-        log::trace!("admitted: {}", admission.original);
-        if let Err(error) = self.conntrack.admit(admission) {
-            let failures = self.shared.carrier.admit_failed.raise();
-            if failures.is_power_of_two() {
-                log::warn!(
-                    "conntrack does not take {} ({failures} failures so far): {error}",
-                    admission.original
-                );
-            }
         }
     }
 

@@ -10,6 +10,7 @@ use nat_core::nat::{Listeners, Nat};
 use super::RunError;
 use crate::check::proc;
 use crate::config::Config;
+use crate::engine::Engine;
 use crate::io::netlink::{Interface, Interfaces, Links};
 use crate::io::rules::Kernel;
 use crate::report::State;
@@ -94,8 +95,19 @@ impl World {
         }
     }
 
+    /// Tells the engine what concerns it.
+    pub(super) fn tell(&self, engine: &mut Engine) {
+        let before = engine.nat.address();
+        self.tell_nat(&mut engine.nat);
+        if let (Some(before), Some(now)) = (before, self.wan_address) {
+            if before != now {
+                engine.vpn.address_changed(&mut engine.nat);
+            }
+        }
+    }
+
     /// Tells the NAT what concerns it.
-    pub(super) fn tell(&self, nat: &mut Nat) {
+    pub(super) fn tell_nat(&self, nat: &mut Nat) {
         nat.set_lan(self.lan.iter().flat_map(|side| side.addresses.iter().copied()).collect());
         let mtus = self.lan.iter().chain([&self.wan]).map(|side| side.mtu).filter(|&mtu| mtu > 0);
         nat.set_mtu(mtus.min().map(|mtu| u16::try_from(mtu).unwrap_or(u16::MAX)));

@@ -24,8 +24,8 @@ use std::fmt;
 use std::io;
 use std::time::Duration;
 
-use nat_core::decision::{Admission, KernelFlow, TcpProgress};
-use nat_core::flow::{Endpoint, Protocol, Tuple};
+use nat_core::decision::{Admission, KernelFlow, KernelTuple, TcpProgress};
+use nat_core::flow::Endpoint;
 
 use super::netlink::message::{Message, Writer, attributes, be16, be32};
 use super::netlink::socket::{Socket, flags};
@@ -69,6 +69,10 @@ const TCP_LAST_ACK: u8 = 6;
 const TCP_SYN_SENT2: u8 = 9;
 const IP_CT_TCP_FLAG_BE_LIBERAL: u8 = 0x08;
 
+const ICMP: u8 = 1;
+const TCP: u8 = 6;
+const UDP: u8 = 17;
+const GRE: u8 = 47;
 const ICMP_ECHO_REPLY: u8 = 0;
 const ICMP_ECHO: u8 = 8;
 const NFGENMSG: usize = 4;
@@ -171,8 +175,7 @@ impl Conntrack {
         Err(ConntrackError::Other(io::Error::from_raw_os_error(libc::EBUSY)))
     }
 
-    /// Hands every IPv4 flow of TCP, UDP and ICMP echo that the kernel knows to `each`; needs no memory for
-    /// them. One that comes or goes meanwhile may be missing or seen twice.
+    /// Hands every IPv4 flow that the kernel knows to `each`, of ICMP only echo; needs no memory for them. One that comes or goes meanwhile may be missing or seen twice.
     ///
     /// # Errors
     /// What the kernel says.
@@ -197,7 +200,7 @@ impl Conntrack {
     ///
     /// # Errors
     /// What the kernel says.
-    pub fn delete(&mut self, original: &Tuple) -> Result<bool, ConntrackError> {
+    pub fn delete(&mut self, original: &KernelTuple) -> Result<bool, ConntrackError> {
         let request = self.socket.request(
             kind(IPCTNL_MSG_CT_DELETE),
             0,
@@ -214,7 +217,7 @@ impl Conntrack {
         }
     }
 
-    fn find(&mut self, original: &Tuple) -> Result<Option<Found>, ConntrackError> {
+    fn find(&mut self, original: &KernelTuple) -> Result<Option<Found>, ConntrackError> {
         let mut found = None;
         let request = self.socket.request(
             kind(IPCTNL_MSG_CT_GET),
@@ -240,7 +243,7 @@ impl Conntrack {
 /// An entry to be created or changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Entry {
-    original: Tuple,
+    original: KernelTuple,
     status: u32,
     timeout: Duration,
     tcp: Option<TcpEntry>,
@@ -255,7 +258,7 @@ struct TcpEntry {
 
 impl Entry {
     fn wanted(admission: &Admission) -> Self {
-        let tcp = admission.tcp.filter(|_| admission.original.protocol == Protocol::Tcp);
+        let tcp = admission.tcp.filter(|_| admission.original.protocol == TCP);
         Self {
             original: admission.original,
             status: IPS_CONFIRMED | IPS_SEEN_REPLY | IPS_ASSURED,
@@ -292,8 +295,8 @@ impl Entry {
 /// An entry that the kernel has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Found {
-    original: Tuple,
-    reply: Tuple,
+    original: KernelTuple,
+    reply: KernelTuple,
     status: u32,
     timeout: Duration,
     tcp_state: Option<u8>,
@@ -355,19 +358,20 @@ enum Side {
     Reply,
 }
 
-fn write_tuple(message: &mut Writer<'_>, tuple: &Tuple, side: Side) {
+fn write_tuple(message: &mut Writer<'_>, tuple: &KernelTuple, side: Side) {
     message.nested(CTA_TUPLE_IP, |ip| {
         ip.attribute(CTA_IP_V4_SRC, &tuple.src.addr.octets());
         ip.attribute(CTA_IP_V4_DST, &tuple.dst.addr.octets());
     });
     message.nested(CTA_TUPLE_PROTO, |proto| {
-        proto.attribute(CTA_PROTO_NUM, &[tuple.protocol.number()]);
+        proto.attribute(CTA_PROTO_NUM, &[tuple.protocol]);
         match tuple.protocol {
-            Protocol::Tcp | Protocol::Udp => {
+            // A kernel without GRE tracking knows GRE by its addresses, and takes no notice of the key.
+            TCP | UDP | GRE => {
                 proto.attribute(CTA_PROTO_SRC_PORT, &tuple.src.id.0.to_be_bytes());
                 proto.attribute(CTA_PROTO_DST_PORT, &tuple.dst.id.0.to_be_bytes());
             }
-            Protocol::Icmp => {
+            ICMP => {
                 let (kind, id) = match side {
                     Side::Original => (ICMP_ECHO, tuple.src.id),
                     Side::Reply => (ICMP_ECHO_REPLY, tuple.dst.id),
@@ -376,11 +380,12 @@ fn write_tuple(message: &mut Writer<'_>, tuple: &Tuple, side: Side) {
                 proto.attribute(CTA_PROTO_ICMP_CODE, &[0]);
                 proto.attribute(CTA_PROTO_ICMP_ID, &id.0.to_be_bytes());
             }
+            _ => {}
         }
     });
 }
 
-fn read_tuple(bytes: &[u8], side: Side) -> Option<Tuple> {
+fn read_tuple(bytes: &[u8], side: Side) -> Option<KernelTuple> {
     let (mut src, mut dst, mut number, mut ports, mut icmp) = (None, None, 0, (0, 0), (None, 0));
     for (kind, payload) in attributes(bytes) {
         match kind {
@@ -408,15 +413,14 @@ fn read_tuple(bytes: &[u8], side: Side) -> Option<Tuple> {
             _ => {}
         }
     }
-    let protocol = Protocol::ALL.into_iter().find(|protocol| protocol.number() == number)?;
-    let ids = match (protocol, side, icmp.0) {
-        (Protocol::Tcp | Protocol::Udp, ..) => ports,
-        (Protocol::Icmp, Side::Original, Some(ICMP_ECHO)) => (icmp.1, 0),
-        (Protocol::Icmp, Side::Reply, Some(ICMP_ECHO_REPLY)) => (0, icmp.1),
-        (Protocol::Icmp, ..) => return None,
+    let ids = match (number, side, icmp.0) {
+        (ICMP, Side::Original, Some(ICMP_ECHO)) => (icmp.1, 0),
+        (ICMP, Side::Reply, Some(ICMP_ECHO_REPLY)) => (0, icmp.1),
+        (ICMP, ..) => return None,
+        _ => ports, // 0 where there are none
     };
-    Some(Tuple {
-        protocol,
+    Some(KernelTuple {
+        protocol: number,
         src: Endpoint::new((*src?).into(), ids.0),
         dst: Endpoint::new((*dst?).into(), ids.1),
     })

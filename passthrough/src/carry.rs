@@ -1,0 +1,90 @@
+//! Packets of protocols without ports, on their way through the NAT.
+
+use core::net::Ipv4Addr;
+use core::time::Duration;
+
+use nat_core::decision::{Admission, Decision, DropReason, Effect, Forward, KernelTuple};
+use nat_core::flow::{Direction, Endpoint, Protocol, Tuple};
+use nat_core::nat::Nat;
+use nat_core::packet::{Body, PacketView};
+use nat_core::rewrite::WordEdit;
+use nat_core::time::Timestamp;
+
+/// Longer than a packet waits in a queue: conntrack enters a flow when its first packet has left, and drops what came
+/// meanwhile as a flow of its own.
+pub(crate) const FIRST_BURST: Duration = Duration::from_millis(200);
+/// How long conntrack keeps what it cannot follow (nf_conntrack_generic_timeout).
+const KERNEL_MEMORY: Duration = Duration::from_secs(600);
+
+/// What conntrack tells a device's conversations with one host apart by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Key {
+    /// Nothing.
+    None,
+    /// GRE version 1: the Call ID in packets to the device.
+    Call(u16),
+}
+
+/// The packet leaves with the WAN address. `resend`: by a copy, because conntrack would lose it.
+pub(crate) fn outbound(now: Timestamp, packet: &PacketView<'_>, resend: bool, nat: &mut Nat) -> Decision {
+    if nat.in_lan(packet.dst) {
+        return nat.refuse(DropReason::Guarded);
+    }
+    let Some(wan) = nat.address() else { return nat.refuse(DropReason::NoAddress) };
+    nat.carried(now, Direction::Outbound, packet.src, packet.total_len);
+    let mut forward = Forward::to_addresses(packet, wan, packet.dst);
+    forward.resend = resend;
+    Decision::Forward(forward)
+}
+
+/// The packet goes to `device`, once conntrack has its `admission`.
+pub(crate) fn inbound(
+    now: Timestamp,
+    packet: &PacketView<'_>,
+    device: Ipv4Addr,
+    admission: Option<Admission>,
+    nat: &mut Nat,
+) -> Decision {
+    nat.carried(now, Direction::Inbound, device, packet.total_len);
+    let mut forward = Forward::to_addresses(packet, packet.src, device);
+    forward.admission = admission;
+    Decision::Forward(forward)
+}
+
+/// What conntrack must know before an inbound packet goes to `device`.
+pub(crate) fn admission(packet: &PacketView<'_>, device: Ipv4Addr, key: Key) -> Admission {
+    let protocol = match packet.body {
+        Body::Other(protocol) => protocol,
+        Body::Tcp(_) => Protocol::Tcp.number(),
+        Body::Udp { .. } => Protocol::Udp.number(),
+        Body::IcmpQuery { .. } | Body::IcmpError(_) | Body::Fragment => Protocol::Icmp.number(),
+    };
+    let id = match key {
+        Key::None => 0,
+        Key::Call(call) => call,
+    };
+    let original =
+        KernelTuple { protocol, src: Endpoint::new(device, id), dst: Endpoint::new(packet.src, 0) };
+    Admission { original, tcp: None, timeout: KERNEL_MEMORY }
+}
+
+/// The same for UDP between `device` and `remote`.
+pub(crate) fn udp_admission(device: Endpoint, remote: Endpoint) -> Admission {
+    let original = Tuple { protocol: Protocol::Udp, src: device, dst: remote };
+    Admission { original: original.into(), tcp: None, timeout: KERNEL_MEMORY }
+}
+
+/// Sends a copy of the packet, changed, beside the packet itself.
+pub(crate) fn copy(nat: &mut Nat, packet: &PacketView<'_>, forward: Forward) {
+    let mut bytes = packet.bytes.to_vec();
+    forward.carry_out(&mut bytes, nat_core::decision::ChecksumState::Complete);
+    if let Some(admission) = forward.admission {
+        nat.push_effect(Effect::Admit(admission));
+    }
+    nat.push_effect(Effect::Transmit(bytes));
+}
+
+/// The change of the 16-bit word at `offset` behind the IPv4 header.
+pub(crate) fn word(packet: &PacketView<'_>, offset: u16, old: u16, new: u16) -> Option<WordEdit> {
+    (old != new).then_some(WordEdit { offset: packet.layout.transport + offset, old, new })
+}

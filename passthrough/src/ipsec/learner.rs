@@ -1,0 +1,539 @@
+//! Whose is an ESP packet from the WAN?
+//!
+//! Its SPI was chosen by the device that shall receive it, inside an encrypted message, and nothing in the clear
+//! ties it to the SPI of the other direction (RFC 4303 section 2.1). It cannot be changed on the way either. What
+//! can be seen is when each device and the remote host agree on a new pair: from then on exactly one new SPI is
+//! owed to that device. Such a debt is a **gate**; a pair with its gate, and later with its SPIs, is a [`Child`].
+//!
+//! An SPI that is not known belongs to a device whose gate was open when it was first seen. So:
+//!
+//! * One device: the SPI is its own from now on, and the gate is closed.
+//! * A few devices, at most `fan_out`: each gets a copy. ESP's integrity check makes the wrong ones discard it.
+//! * More: the packet is held and then dropped, never given to some of them.
+//! * None: it is for nobody.
+//!
+//! Only certainty narrows the choice. Gates that opened after the SPI was first seen cannot be its own. And where
+//! the first n gates are owed to n SPIs that were all seen before another gate opened, those n are spoken for: a
+//! later SPI is none of theirs, though nobody knows which is whose. Timing, order or lengths would often guess
+//! right, but two devices that both send once a second agree on those for hours.
+//!
+//! After a rekey, old and new pair live side by side until the old one has been silent for long. A device that
+//! moved on to a newer pair does not keep older gates open for ever: they close after [`SUPERSEDED`].
+
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+use core::net::Ipv4Addr;
+use core::time::Duration;
+
+use nat_core::flow::Direction;
+use nat_core::time::Timestamp;
+
+use crate::ike::IkeSpi;
+use crate::view::Learned;
+
+/// A gate older than the pair in use closes after this long: packets of the older pair may still be under way.
+const SUPERSEDED: Duration = Duration::from_secs(120);
+/// An SPI whose owner is not known is remembered this long after its last packet.
+const UNKNOWN_MEMORY: Duration = Duration::from_secs(120);
+/// What a single packet proved is doubted this long.
+const DOUBT: Duration = Duration::from_secs(60);
+/// Pairs that one device may have with one remote host.
+const MAX_CHILDREN: usize = 64;
+/// SPIs without an owner that are remembered of one remote host.
+const MAX_UNKNOWN: usize = 128;
+
+/// What opened a gate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// An exchange that the device takes part in: the IKE SA's initiator SPI, and what names the exchange in it.
+    Exchange(IkeSpi, u32),
+    /// Outbound ESP with a new SPI, without an exchange that explains it.
+    Esp,
+    /// Conntrack knew of ESP when natd started: any number of SPIs may be owed.
+    Restart,
+    /// The owner's forward to a server on the LAN.
+    Forward,
+}
+
+/// A pair of SPIs, as far as it is known.
+#[derive(Clone, Debug)]
+pub(super) struct Child {
+    pub(super) device: Ipv4Addr,
+    pub(super) origin: Origin,
+    /// From when on its inbound SPI may be in use.
+    opened: Timestamp,
+    pub(super) created: Timestamp,
+    /// Whether an inbound packet needs an entry in conntrack depends on this.
+    pub(super) last: Timestamp,
+    pub(super) outbound: Option<u32>,
+    pub(super) inbound: Option<u32>,
+    pub(super) learned: Learned,
+    bound: Timestamp,
+    closes: Option<Timestamp>,
+    pub(super) packets: [u64; 2],
+    pub(super) bytes: [u64; 2],
+    window: Window,
+    /// Another device picked the same SPI.
+    pub(super) rival: Option<Ipv4Addr>,
+}
+
+/// Which sequence numbers came lately, like the receiver's own window against replay (RFC 4303 section 3.4.3).
+#[derive(Clone, Copy, Debug, Default)]
+struct Window {
+    highest: u32,
+    seen: u64,
+}
+
+impl Window {
+    /// Takes note of `seq`. Has it come before, or is it older than the window?
+    fn repeats(&mut self, seq: u32) -> bool {
+        if seq > self.highest || self.seen == 0 {
+            let ahead = seq.wrapping_sub(self.highest);
+            self.seen = self.seen.checked_shl(ahead).unwrap_or(0) | 1;
+            self.highest = seq;
+            return false;
+        }
+        let bit = 1u64.checked_shl(self.highest - seq).unwrap_or(0);
+        let repeats = bit == 0 || self.seen & bit != 0;
+        self.seen |= bit;
+        repeats
+    }
+}
+
+/// An SPI that may be several devices'.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Unknown {
+    pub(super) spi: u32,
+    first: Timestamp,
+    last: Timestamp,
+    packets: u32,
+}
+
+/// ESP with one remote host.
+#[derive(Debug, Default)]
+pub(super) struct Remote {
+    children: BTreeMap<u32, Child>,
+    next: u32,
+    by_inbound: BTreeMap<u32, u32>,
+    by_outbound: BTreeMap<(u32, Ipv4Addr), u32>,
+    /// Children whose inbound SPI is not known, those whose gate opened first in front.
+    open: Vec<u32>,
+    unknown: Vec<Unknown>,
+}
+
+/// Whose an inbound packet is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// This device's. `stale`: since when its pair had been silent.
+    Device { device: Ipv4Addr, silent_since: Timestamp, new: Option<Learned> },
+    /// Each of these may be meant.
+    Several(Vec<Ipv4Addr>),
+    /// More devices than the fan-out allows.
+    TooMany,
+    /// No device is owed an SPI.
+    Nobody,
+    /// A device picked an SPI that another one uses: both get it. `new`: this was not known before.
+    Rivals { devices: [Ipv4Addr; 2], new: bool },
+}
+
+/// What came of an outbound packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Sent {
+    /// The packet may go; it is the n-th of its pair, which began then.
+    Counted { nth: u64, created: Timestamp },
+    /// The device has too many pairs.
+    Full,
+}
+
+impl Remote {
+    /// Is nothing remembered?
+    pub(super) fn is_empty(&self) -> bool {
+        self.children.is_empty() && self.unknown.is_empty()
+    }
+
+    /// Every pair, oldest first.
+    pub(super) fn children(&self) -> impl Iterator<Item = &Child> {
+        self.children.values()
+    }
+
+    /// SPIs whose owner is not known.
+    pub(super) fn unknown(&self) -> &[Unknown] {
+        &self.unknown
+    }
+
+    /// An exchange between `device` and the remote host has come so far that a new pair may be in use. The same
+    /// `origin` again, with `anew`, moves the gate: what was agreed on before it cannot have been a pair.
+    pub(super) fn open_gate(&mut self, now: Timestamp, device: Ipv4Addr, origin: Origin, anew: bool) {
+        let known = self.children.iter().find(|(_, c)| c.device == device && c.origin == origin);
+        match known.map(|(&id, child)| (id, child.inbound.is_none() && anew)) {
+            Some((id, true)) => {
+                self.open.retain(|&other| other != id);
+                if let Some(child) = self.children.get_mut(&id) {
+                    child.opened = now;
+                    self.open.push(id);
+                }
+            }
+            Some((_, false)) => {}
+            None => {
+                let _ = self.add(now, now, device, origin, Learned::Evidence);
+            }
+        }
+    }
+
+    /// The exchange behind a gate made something else than a pair, a new IKE SA.
+    pub(super) fn close_gate(&mut self, device: Ipv4Addr, of: IkeSpi) {
+        let ours = |id: &&u32| {
+            self.children.get(id).is_some_and(|c| {
+                c.device == device
+                    && c.outbound.is_none()
+                    && matches!(c.origin, Origin::Exchange(spi, _) if spi == of)
+            })
+        };
+        if let Some(&id) = self.open.iter().rev().find(ours) {
+            self.remove(id);
+        }
+    }
+
+    /// Closes every gate that IKE opened for `device`: its ESP goes inside UDP.
+    pub(super) fn close_gates(&mut self, device: Ipv4Addr, of: IkeSpi) {
+        let idle = |c: &Child| {
+            c.device == device
+                && c.inbound.is_none()
+                && c.outbound.is_none()
+                && matches!(c.origin, Origin::Exchange(spi, _) if spi == of)
+        };
+        let over: Vec<u32> = self.children.iter().filter(|(_, c)| idle(c)).map(|(&id, _)| id).collect();
+        for id in over {
+            self.remove(id);
+        }
+    }
+
+    /// Conntrack knew ESP between `device` and the remote host when natd started.
+    pub(super) fn adopt(&mut self, now: Timestamp, device: Ipv4Addr) {
+        let _ = self.add(now, Timestamp::ZERO, device, Origin::Restart, Learned::Restart);
+    }
+
+    /// The IKE SA `of` goes on from another address of the LAN (RFC 4555): its pairs go with it.
+    pub(super) fn relocate(&mut self, from: Ipv4Addr, to: Ipv4Addr, of: IkeSpi) {
+        let only_esp = !self
+            .children
+            .values()
+            .any(|c| c.device == from && matches!(c.origin, Origin::Exchange(spi, _) if spi != of));
+        for (&id, child) in &mut self.children {
+            let moves = match child.origin {
+                Origin::Exchange(spi, _) => spi == of,
+                Origin::Esp | Origin::Restart => only_esp,
+                Origin::Forward => false,
+            };
+            if child.device == from && moves {
+                child.device = to;
+                if let Some(spi) = child.outbound {
+                    self.by_outbound.remove(&(spi, from));
+                    self.by_outbound.insert((spi, to), id);
+                }
+            }
+        }
+    }
+
+    /// A packet from `device`.
+    pub(super) fn outbound(&mut self, now: Timestamp, device: Ipv4Addr, spi: u32, len: u16) -> Sent {
+        let id = match self.by_outbound.get(&(spi, device)) {
+            Some(&id) => id,
+            None => match self.begin_outbound(now, device, spi) {
+                Some(id) => id,
+                None => return Sent::Full,
+            },
+        };
+        let Some(child) = self.children.get_mut(&id) else { return Sent::Full };
+        child.count(now, Direction::Outbound, len);
+        Sent::Counted { nth: child.packets[0], created: child.created }
+    }
+
+    fn begin_outbound(&mut self, now: Timestamp, device: Ipv4Addr, spi: u32) -> Option<u32> {
+        // The pair that the last exchange made; else one that the remote host has used first.
+        let waits = |c: &Child| c.device == device && c.outbound.is_none() && c.origin != Origin::Restart;
+        let found = self.children.iter().rev().find(|(_, c)| waits(c)).map(|(&id, _)| id);
+        let taken = self.by_outbound.range((spi, Ipv4Addr::UNSPECIFIED)..=(spi, Ipv4Addr::BROADCAST)).next();
+        let id = match (found, taken) {
+            (Some(id), _) => id,
+            // The remote host chose this SPI for another device, which has perhaps moved: nothing is owed for it.
+            (None, Some(_)) => {
+                let id = self.add(now, Timestamp::ZERO, device, Origin::Esp, Learned::Guess)?;
+                self.open.retain(|&other| other != id);
+                id
+            }
+            // When the remote host learned of the pair is not known.
+            (None, None) => self.add(now, Timestamp::ZERO, device, Origin::Esp, Learned::Guess)?,
+        };
+        self.children.get_mut(&id)?.outbound = Some(spi);
+        self.by_outbound.insert((spi, device), id);
+        Some(id)
+    }
+
+    /// A packet with `spi` and sequence number `seq` from the remote host.
+    pub(super) fn inbound(&mut self, now: Timestamp, spi: u32, seq: u32, len: u16, cap: u8) -> Verdict {
+        if let Some(&id) = self.by_inbound.get(&spi) {
+            if let Some(verdict) = self.known(now, id, seq, len) {
+                return verdict;
+            }
+        }
+        let place = match self.unknown.iter().position(|unknown| unknown.spi == spi) {
+            Some(place) => place,
+            None => {
+                if self.unknown.len() >= MAX_UNKNOWN {
+                    self.unknown.remove(0);
+                }
+                self.unknown.push(Unknown { spi, first: now, last: now, packets: 0 });
+                self.unknown.len() - 1
+            }
+        };
+        let Some(unknown) = self.unknown.get_mut(place) else { return Verdict::Nobody };
+        unknown.last = now;
+        unknown.packets = unknown.packets.saturating_add(1);
+        let unknown = *unknown;
+        let candidates = self.candidates(now, &unknown);
+        let mut devices: Vec<Ipv4Addr> =
+            candidates.iter().filter_map(|id| Some(self.children.get(id)?.device)).collect();
+        devices.sort_unstable();
+        devices.dedup();
+        match devices.as_slice() {
+            [] => {
+                // Nothing is owed, so nothing is remembered either: strangers send what they like.
+                self.unknown.remove(place);
+                Verdict::Nobody
+            }
+            &[device] => {
+                let Some(&id) = candidates.last() else { return Verdict::Nobody };
+                let learned = self.bind(now, id, spi);
+                self.known(now, self.by_inbound.get(&spi).copied().unwrap_or(id), seq, len);
+                Verdict::Device { device, silent_since: Timestamp::ZERO, new: Some(learned) }
+            }
+            several if several.len() <= usize::from(cap) => {
+                for id in candidates {
+                    if let Some(child) = self.children.get_mut(&id) {
+                        child.last = now;
+                    }
+                }
+                Verdict::Several(devices)
+            }
+            _ => Verdict::TooMany,
+        }
+    }
+
+    /// A server on the LAN gets what nobody else is owed.
+    pub(super) fn give_to_server(&mut self, now: Timestamp, spi: u32, server: Ipv4Addr) -> bool {
+        let Some(id) = self.add(now, now, server, Origin::Forward, Learned::Forward) else { return false };
+        self.bind(now, id, spi);
+        true
+    }
+
+    fn known(&mut self, now: Timestamp, id: u32, seq: u32, len: u16) -> Option<Verdict> {
+        let child = self.children.get_mut(&id)?;
+        let repeats = child.window.repeats(seq);
+        let (device, silent_since) = (child.device, child.last);
+        let mut new = false;
+        if repeats && child.rival.is_none() {
+            // A sequence that begins again is another sender's state, if somebody is owed an SPI.
+            let mut owed = self.open.iter().rev().filter_map(|id| Some((*id, self.children.get(id)?.device)));
+            let rival = owed.find(|&(_, other)| other != device);
+            if let Some((gate, rival)) = rival {
+                new = true;
+                self.open.retain(|&other| other != gate);
+                self.children.get_mut(&id)?.rival = Some(rival);
+            }
+        }
+        let child = self.children.get_mut(&id)?;
+        child.count(now, Direction::Inbound, len);
+        Some(match child.rival {
+            Some(rival) => Verdict::Rivals { devices: [device, rival], new },
+            None => Verdict::Device { device, silent_since, new: None },
+        })
+    }
+
+    /// Children that an unknown SPI may belong to, those whose gate opened last at the end.
+    fn candidates(&self, now: Timestamp, unknown: &Unknown) -> Vec<u32> {
+        let opened = |id: &u32| self.children.get(id).map(|child| child.opened);
+        // How many gates were open when an SPI was first seen.
+        let before = |first: Timestamp| self.open.partition_point(|id| opened(id) <= Some(first));
+        let end = before(unknown.first);
+        let multiple = |id: &u32| self.children.get(id).is_some_and(|c| c.origin == Origin::Restart);
+        let mut spoken_for = 0;
+        for n in 1..end {
+            if self.open.get(n - 1).is_none_or(multiple) {
+                break;
+            }
+            let others = self.unknown.iter().filter(|other| {
+                other.spi != unknown.spi && other.packets > 1 && (1..=n).contains(&before(other.first))
+            });
+            if others.count() == n {
+                spoken_for = n;
+            }
+        }
+        let found = self.open.get(spoken_for..end).unwrap_or_default().to_vec();
+        if !found.is_empty() {
+            return found;
+        }
+        // Whoever could forge the remote host's address could use up a gate with one packet: doubt that.
+        let doubtful = |c: &Child| {
+            c.inbound.is_some()
+                && c.packets[1] <= 1
+                && now.since(c.bound) < DOUBT
+                && c.opened <= unknown.first
+        };
+        self.children.iter().filter(|(_, c)| doubtful(c)).map(|(&id, _)| id).collect()
+    }
+
+    /// The inbound SPI of `id` is known now.
+    fn bind(&mut self, now: Timestamp, id: u32, spi: u32) -> Learned {
+        self.unknown.retain(|unknown| unknown.spi != spi);
+        let Some(child) = self.children.get(&id) else { return Learned::Guess };
+        let (device, opened, learned) = (child.device, child.opened, child.learned);
+        // Of a conversation from before the start, more SPIs may follow; of a doubted one, both may be right.
+        let id = if child.origin == Origin::Restart || child.inbound.is_some() {
+            match self.add(now, opened, device, child.origin, learned) {
+                Some(new) => new,
+                None => id,
+            }
+        } else {
+            id
+        };
+        self.open.retain(|&other| other != id);
+        for &older in &self.open {
+            if let Some(older) = self.children.get_mut(&older) {
+                if older.device == device && older.opened < opened {
+                    older.closes.get_or_insert(now + SUPERSEDED);
+                }
+            }
+        }
+        if let Some(child) = self.children.get_mut(&id) {
+            child.inbound = Some(spi);
+            child.bound = now;
+            child.last = Timestamp::ZERO; // conntrack has not seen it
+            self.by_inbound.insert(spi, id);
+        }
+        learned
+    }
+
+    fn add(
+        &mut self,
+        now: Timestamp,
+        opened: Timestamp,
+        device: Ipv4Addr,
+        origin: Origin,
+        learned: Learned,
+    ) -> Option<u32> {
+        let same = |c: &&Child| c.device == device;
+        if self.children.values().filter(same).count() >= MAX_CHILDREN {
+            let oldest = self.children.iter().filter(|(_, c)| c.device == device).min_by_key(|(_, c)| c.last);
+            let (&id, child) = oldest?;
+            if now.since(child.last) < SUPERSEDED {
+                return None;
+            }
+            self.remove(id);
+        }
+        let id = self.next;
+        self.next = self.next.wrapping_add(1);
+        let child = Child {
+            device,
+            origin,
+            opened,
+            created: now,
+            last: now,
+            outbound: None,
+            inbound: None,
+            learned,
+            bound: now,
+            closes: None,
+            packets: [0; 2],
+            bytes: [0; 2],
+            window: Window::default(),
+            rival: None,
+        };
+        self.children.insert(id, child);
+        let place = self.open.partition_point(|id| self.children.get(id).is_some_and(|c| c.opened <= opened));
+        self.open.insert(place, id);
+        Some(id)
+    }
+
+    fn remove(&mut self, id: u32) {
+        let Some(child) = self.children.remove(&id) else { return };
+        self.open.retain(|&other| other != id);
+        if let Some(spi) = child.inbound {
+            if self.by_inbound.get(&spi) == Some(&id) {
+                self.by_inbound.remove(&spi);
+            }
+        }
+        if let Some(spi) = child.outbound {
+            self.by_outbound.remove(&(spi, child.device));
+        }
+    }
+
+    /// Which device sent `spi`, which the remote host chose? `None` where nobody did, or more than one.
+    pub(super) fn sender(&self, spi: u32) -> Option<Ipv4Addr> {
+        let mut senders = self
+            .by_outbound
+            .range((spi, Ipv4Addr::UNSPECIFIED)..=(spi, Ipv4Addr::BROADCAST))
+            .map(|(key, _)| key.1);
+        let first = senders.next()?;
+        senders.next().is_none().then_some(first)
+    }
+
+    /// Has `device` got `spi` from the remote host?
+    pub(super) fn received(&self, device: Ipv4Addr, spi: u32) -> bool {
+        let owner = self.by_inbound.get(&spi).and_then(|id| self.children.get(id));
+        owner.is_some_and(|c| c.device == device || c.rival == Some(device))
+            || self.unknown.iter().any(|unknown| unknown.spi == spi)
+    }
+
+    /// Does any device talk to the remote host?
+    pub(super) fn users(&self) -> impl Iterator<Item = Ipv4Addr> {
+        self.children.values().map(|child| child.device)
+    }
+
+    /// Forgets what has been silent for `idle`, and gates that have been open for too long.
+    pub(super) fn forget(&mut self, now: Timestamp, idle: Duration) {
+        let over = |c: &Child| {
+            now.since(c.last.max(c.bound)) >= idle
+                || c.closes.is_some_and(|closes| closes <= now && c.inbound.is_none())
+        };
+        let over: Vec<u32> = self.children.iter().filter(|(_, c)| over(c)).map(|(&id, _)| id).collect();
+        for id in over {
+            self.remove(id);
+        }
+        // What conntrack knew of is used up when its device has been heard for a while.
+        let heard = |device: Ipv4Addr| {
+            self.children.values().any(|c| {
+                c.device == device
+                    && c.inbound.is_some()
+                    && c.packets[1] > 1
+                    && now.since(c.bound) >= SUPERSEDED
+            })
+        };
+        let used: Vec<u32> = self
+            .children
+            .iter()
+            .filter(|(_, c)| c.origin == Origin::Restart && c.inbound.is_none() && heard(c.device))
+            .map(|(&id, _)| id)
+            .collect();
+        for id in used {
+            self.remove(id);
+        }
+        self.unknown.retain(|unknown| now.since(unknown.last) < UNKNOWN_MEMORY);
+    }
+}
+
+impl Child {
+    fn count(&mut self, now: Timestamp, direction: Direction, len: u16) {
+        let slot = usize::from(direction == Direction::Inbound);
+        if let (Some(packets), Some(bytes)) = (self.packets.get_mut(slot), self.bytes.get_mut(slot)) {
+            *packets += 1;
+            *bytes += u64::from(len);
+        }
+        self.last = now;
+    }
+
+    /// May an inbound SPI still be owed?
+    pub(super) fn is_open(&self) -> bool {
+        self.inbound.is_none()
+    }
+}
