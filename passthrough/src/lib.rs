@@ -5,6 +5,16 @@
 #![no_std]
 #![forbid(unsafe_code)]
 
+#[cfg(test)]
+extern crate alloc;
+
+mod bytes;
+pub mod esp;
+pub mod ike;
+pub mod openvpn;
+pub mod sighting;
+pub mod wireguard;
+
 use nat_core::flow::Protocol;
 
 /// A VPN protocol, or a part of one that has a port of its own.
