@@ -554,7 +554,8 @@ mod tests {
         let detection = notify2(16388, &[3; 20]);
         let destination = notify2(16389, &[3; 20]);
         let refusal = notify2(14, &[]);
-        let (sa, nonce): ((u8, &[u8]), (u8, &[u8])) = ((33, &[1; 40]), (40, &[1; 32]));
+        let sa: (u8, &[u8]) = (33, &[1; 40]);
+        let nonce: (u8, &[u8]) = (40, &[1; 32]);
         let rows: [(&str, Vec<u8>, NatT); 17] = [
             ("v1 offer", message(V1, 2, 0, 0, &[(1, &[1; 48]), (13, &dpd), (13, &rfc3947)]), NatT::Offered),
             ("v1 draft", message(V1, 4, 0, 0, &[(1, &[1; 48]), (13, &draft2)]), NatT::Offered),

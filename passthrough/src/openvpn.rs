@@ -7,32 +7,31 @@
 
 use crate::bytes::{be16, be32, be64};
 
-/// What a packet is for; the numbers are those of the wire.
+/// What a packet is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
 pub enum Opcode {
-    /// A client begins, key method 1.
-    HardResetClientV1 = 1,
-    /// A server answers, key method 1.
-    HardResetServerV1 = 2,
-    /// New keys for a living session.
-    SoftReset = 3,
-    /// Part of the TLS conversation.
-    Control = 4,
-    /// Acknowledges packets of the control channel.
-    Ack = 5,
-    /// A tunnelled packet.
-    DataV1 = 6,
-    /// A client begins, key method 2.
-    HardResetClientV2 = 7,
-    /// A server answers, key method 2.
-    HardResetServerV2 = 8,
-    /// A tunnelled packet with a peer ID.
-    DataV2 = 9,
-    /// A client begins, with a key of its own behind the packet (tls-crypt-v2).
-    HardResetClientV3 = 10,
-    /// The first control packet, with that key again.
-    ControlWkc = 11,
+    /// A client begins, key method 1: 1.
+    HardResetClientV1,
+    /// A server answers, key method 1: 2.
+    HardResetServerV1,
+    /// New keys for a living session: 3.
+    SoftReset,
+    /// Part of the TLS conversation: 4.
+    Control,
+    /// Acknowledges packets of the control channel: 5.
+    Ack,
+    /// A tunnelled packet: 6.
+    DataV1,
+    /// A client begins, key method 2: 7.
+    HardResetClientV2,
+    /// A server answers, key method 2: 8.
+    HardResetServerV2,
+    /// A tunnelled packet with a peer ID: 9.
+    DataV2,
+    /// A client begins, with a key of its own behind the packet (tls-crypt-v2): 10.
+    HardResetClientV3,
+    /// The first control packet, with that key again: 11.
+    ControlWkc,
 }
 
 /// What a packet shows.
@@ -48,6 +47,10 @@ pub struct Packet {
 
 /// Opcode and session ID.
 const HEAD: usize = 9;
+/// An empty acknowledgement array and a packet ID.
+const SHORTEST_CONTROL: usize = HEAD + 1 + 4;
+/// A keepalive.
+const SHORTEST_TUNNELLED: usize = 16;
 /// Behind the session ID: packet ID, time and tag of tls-crypt; then, encrypted, no acknowledgement and an ID.
 const TLS_CRYPT_RESET: usize = HEAD + 8 + 32 + 5;
 /// One acknowledgement: a packet ID and the session ID of the peer.
@@ -73,33 +76,29 @@ pub fn parse_tcp(tcp_payload: &[u8]) -> Option<Packet> {
 /// Reads a UDP payload of a conversation known to be OpenVPN's.
 pub fn read_udp(udp_payload: &[u8]) -> Option<Packet> {
     let &first = udp_payload.first()?;
-    let opcode = match first >> 3 {
-        1 => Opcode::HardResetClientV1,
-        2 => Opcode::HardResetServerV1,
-        3 => Opcode::SoftReset,
-        4 => Opcode::Control,
-        5 => Opcode::Ack,
-        6 => Opcode::DataV1,
-        7 => Opcode::HardResetClientV2,
-        8 => Opcode::HardResetServerV2,
-        9 => Opcode::DataV2,
-        10 => Opcode::HardResetClientV3,
-        11 => Opcode::ControlWkc,
+    let (opcode, shortest) = match first >> 3 {
+        1 => (Opcode::HardResetClientV1, SHORTEST_CONTROL),
+        2 => (Opcode::HardResetServerV1, SHORTEST_CONTROL),
+        3 => (Opcode::SoftReset, SHORTEST_CONTROL),
+        4 => (Opcode::Control, SHORTEST_CONTROL),
+        5 => (Opcode::Ack, HEAD + 1 + ONE_ACK),
+        6 => (Opcode::DataV1, 1 + SHORTEST_TUNNELLED),
+        7 => (Opcode::HardResetClientV2, SHORTEST_CONTROL),
+        8 => (Opcode::HardResetServerV2, SHORTEST_CONTROL),
+        9 => (Opcode::DataV2, 4 + SHORTEST_TUNNELLED),
+        10 => (Opcode::HardResetClientV3, SHORTEST_CONTROL),
+        11 => (Opcode::ControlWkc, SHORTEST_CONTROL),
         _ => return None,
     };
-    // A keepalive, the shortest tunnelled packet, has 16 bytes. The control channel has at least an
-    // acknowledgement array and a packet ID, and an acknowledgement its peer's session ID besides.
-    let shortest = match opcode {
-        Opcode::DataV1 => 1 + 16,
-        Opcode::DataV2 => 4 + 16,
-        Opcode::Ack => HEAD + 1 + ONE_ACK,
-        _ => HEAD + 1 + 4,
+    if udp_payload.len() < shortest {
+        return None;
+    }
+    let session = if matches!(opcode, Opcode::DataV1 | Opcode::DataV2) {
+        None
+    } else {
+        Some(be64(udp_payload, 1).filter(|&session| session != 0)?)
     };
-    let session = match opcode {
-        Opcode::DataV1 | Opcode::DataV2 => None,
-        _ => Some(be64(udp_payload, 1).filter(|&session| session != 0)?),
-    };
-    (udp_payload.len() >= shortest).then_some(Packet { opcode, key_id: first & 7, session })
+    Some(Packet { opcode, key_id: first & 7, session })
 }
 
 /// Reads the first packet in a TCP segment's payload, of a conversation known to be OpenVPN's; `None` where the

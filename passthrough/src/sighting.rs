@@ -224,6 +224,9 @@ mod tests {
     use crate::ike::{Exchange, IkeSpi, IkeVersion};
     use nat_core::rewrite::internet_checksum;
 
+    /// What it is, source port, destination port, payload, and what is seen.
+    type Row<'a> = (&'static str, u16, u16, &'a [u8], Option<Sighting<'a>>);
+
     const ESP: EspHeader = EspHeader { spi: Spi(0xc000_0001), seq: 5 };
     const ESP_BYTES: [u8; 12] = [0xc0, 0, 0, 1, 0, 0, 0, 5, 1, 2, 3, 4];
 
@@ -242,7 +245,7 @@ mod tests {
         let openvpn_data = openvpn::read_udp(&tunnelled).map(Sighting::OpenVpn);
         assert!(message.is_some() && openvpn.is_some() && openvpn_data.is_some());
         let esp = Some(Sighting::NatTEsp(ESP));
-        let rows: [(&str, u16, u16, &[u8], Option<Sighting<'_>>); 26] = [
+        let rows: [Row<'_>; 26] = [
             ("IKE", 500, 500, &ike, seen(false)),
             ("IKE, another port of the client", 10_500, 500, &ike, seen(false)),
             ("IKE, answer", 500, 10_500, &ike, seen(false)),
@@ -328,7 +331,7 @@ mod tests {
         let tunnelled = [&[0, 40][..], &[0x30; 40]].concat();
         let data = openvpn::read_tcp(&tunnelled).map(Sighting::OpenVpn);
         assert!(data.is_some());
-        let rows: [(&str, u16, u16, &[u8], Option<Sighting<'_>>); 9] = [
+        let rows: [Row<'_>; 9] = [
             ("PPTP", 40_000, 1723, &pptp, Some(Sighting::PptpControl)),
             ("PPTP, answer in parts", 1723, 40_000, &pptp[..3], Some(Sighting::PptpControl)),
             ("PPTP, no bytes", 40_000, 1723, &[], None),
