@@ -59,7 +59,8 @@ pub enum Exchange {
 /// The header of every IKE message (RFC 2408 section 3.1, RFC 7296 section 3.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct IkeHeader {
-    /// The SPI of the IKE SA's initiator: never 0.
+    /// The SPI of the IKE SA's initiator. 0 only in an Informational exchange that belongs to no IKE SA: an
+    /// error that a host sends unasked (RFC 7296 section 1.5; IKEv1 does so too). It names no device.
     pub initiator: IkeSpi,
     /// The SPI of its responder: 0 until it has chosen one.
     pub responder: IkeSpi,
@@ -111,7 +112,9 @@ impl IkeHeader {
             message_id: be32(header, 20)?,
             length,
         };
-        (header.initiator != IkeSpi(0) && length >= 28).then_some(header)
+        let belongs_to_none = !header.is_encrypted()
+            && matches!(header.exchange, Exchange::Informational1 | Exchange::Informational2);
+        ((header.initiator != IkeSpi(0) || belongs_to_none) && length >= 28).then_some(header)
     }
 
     /// Does an IKEv2 message answer a request?
@@ -462,6 +465,13 @@ mod tests {
             let mut message = good.clone();
             message[at..at + field.len()].copy_from_slice(field);
             assert_eq!(IkeHeader::parse(&message).is_some(), taken, "{name}");
+        }
+        for (version, exchange, flags, first, taken) in
+            [(V1, 5, 0, 11, true), (V1, 5, 1, 8, false), (V2, 37, 0, 41, true), (V2, 37, 0, 46, false)]
+        {
+            let mut error = message(version, exchange, flags, 0, &[(first, &[0; 8])]);
+            error[..8].fill(0);
+            assert_eq!(IkeHeader::parse(&error).is_some(), taken, "initiator 0, {version:#x}, {first}");
         }
         let mut unknown = good.clone();
         unknown[17] = 0x30;

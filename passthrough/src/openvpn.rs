@@ -5,6 +5,8 @@
 //! resets above all, with which every conversation begins. [`read_udp`] and [`read_tcp`] are for conversations
 //! that are OpenVPN's by their port or by an earlier packet.
 
+use core::ops::RangeInclusive;
+
 use crate::bytes::{be16, be32, be64};
 
 /// What a packet is for.
@@ -58,9 +60,11 @@ const ONE_ACK: usize = 4 + 8;
 /// The flags of early negotiation, which OpenVPN 2.6 puts behind a reset.
 const EARLY_NEGOTIATION: usize = 6;
 /// What a replay packet ID may be in the first seconds of a session.
-const FIRST_REPLAY_IDS: core::ops::RangeInclusive<u32> = 1..=0xff;
-/// Where OpenVPN 2.6 begins to count instead when it negotiates early.
-const EARLY_REPLAY_ID: u32 = 0x0f00_0001;
+const FIRST_REPLAY_IDS: RangeInclusive<u32> = 1..=0xff;
+/// The same where early negotiation is offered.
+const EARLY_REPLAY_IDS: RangeInclusive<u32> = 0x0f00_0000..=0x0f00_00ff;
+/// The wrapped key of tls-crypt-v2: a tag, two keys and its own length; metadata may make it longer.
+const SHORTEST_WRAPPED_KEY: usize = 32 + 256 + 2;
 
 /// Reads a UDP payload that proves to be OpenVPN's on whatever port.
 pub fn parse_udp(udp_payload: &[u8]) -> Option<Packet> {
@@ -145,14 +149,20 @@ fn resets_in_clear(packet: &[u8]) -> bool {
 /// Does the packet have the length of a reset under tls-crypt, and a replay packet ID of the first seconds?
 fn resets_under_tls_crypt(opcode: Opcode, packet: &[u8]) -> bool {
     let replay = be32(packet, HEAD).unwrap_or(0);
-    let wrapped_key = match (opcode, packet.last_chunk()) {
-        (Opcode::HardResetClientV3, Some(&length)) => usize::from(u16::from_be_bytes(length)).max(1),
-        _ => 0,
-    };
-    let Some(behind) = packet.len().checked_sub(TLS_CRYPT_RESET + wrapped_key) else { return false };
-    let acks = if opcode == Opcode::HardResetServerV2 { ONE_ACK } else { 0 };
-    (FIRST_REPLAY_IDS.contains(&replay) || replay == EARLY_REPLAY_ID)
-        && (behind == acks || behind == acks + EARLY_NEGOTIATION)
+    let mut head = TLS_CRYPT_RESET;
+    match (opcode, packet.last_chunk()) {
+        (Opcode::HardResetClientV3, Some(&length)) => {
+            let wrapped_key = usize::from(u16::from_be_bytes(length));
+            if wrapped_key < SHORTEST_WRAPPED_KEY {
+                return false;
+            }
+            head += wrapped_key;
+        }
+        (Opcode::HardResetServerV2, _) => head += ONE_ACK,
+        _ => {}
+    }
+    (FIRST_REPLAY_IDS.contains(&replay) || EARLY_REPLAY_IDS.contains(&replay))
+        && (packet.len() == head || packet.len() == head + EARLY_NEGOTIATION)
 }
 
 /// Does a control packet without tls-auth carry the beginning of a TLS record?
@@ -200,12 +210,12 @@ mod tests {
             (
                 "tls-crypt-v2",
                 Opcode::HardResetClientV3,
-                packet(0x50, &[&replay(EARLY_REPLAY_ID), &[9; 37], &[7; 288], &[1, 0x22]]),
+                packet(0x50, &[&replay(0x0f00_0001), &[9; 37], &[7; 288], &[1, 0x22]]),
             ),
             (
                 "tls-crypt-v2, server",
                 Opcode::HardResetServerV2,
-                packet(0x40, &[&replay(EARLY_REPLAY_ID), &[9; 55]]),
+                packet(0x40, &[&replay(0x0f00_0001), &[9; 55]]),
             ),
         ];
         for (name, opcode, bytes) in rows {
@@ -264,6 +274,8 @@ mod tests {
 
     #[test]
     fn a_reset_with_a_wrong_field_proves_nothing() {
+        let keyless = packet(0x50, &[&replay(1), &[9; 37], &[0, 2]]);
+        assert_eq!(parse_udp(&keyless), None, "a wrapped key of 2 bytes");
         let good = packet(0x38, &[&[9; 20], &replay(1), &FIRST_ID]);
         assert!(parse_udp(&good).is_some());
         for (at, value) in [(0, 0x39), (29, 1), (37, 9), (37, 1), (41, 1)] {

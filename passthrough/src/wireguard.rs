@@ -36,6 +36,9 @@ pub enum Message {
 const COUNTER_LIMIT: u64 = 1 << 48;
 
 /// Reads a UDP payload; `None` unless type, reserved bytes and length all fit.
+///
+/// A tunnelled packet is padded to a multiple of 16 bytes, but not beyond the tunnel's MTU: full ones have any
+/// length.
 pub fn parse(udp_payload: &[u8]) -> Option<Message> {
     let (&[kind, 0, 0, 0], rest) = udp_payload.split_first_chunk()? else { return None };
     let (first, second) = (le32(rest, 0)?, le32(rest, 4)?);
@@ -43,7 +46,7 @@ pub fn parse(udp_payload: &[u8]) -> Option<Message> {
         (1, 148) => Some(Message::Initiation { sender: first }),
         (2, 92) => Some(Message::Response { sender: first, receiver: second }),
         (3, 64) => Some(Message::CookieReply { receiver: first }),
-        (4, len) if len >= 32 && len % 16 == 0 => {
+        (4, 32..) => {
             let counter = u64::from(le32(rest, 8)?) << 32 | u64::from(second);
             (counter < COUNTER_LIMIT).then_some(Message::Data { receiver: first, counter })
         }
@@ -69,13 +72,13 @@ mod tests {
             (2, 92, Some(Message::Response { sender: 0x0403_0201, receiver: 7 })),
             (3, 64, Some(Message::CookieReply { receiver: 0x0403_0201 })),
             (4, 32, Some(Message::Data { receiver: 0x0403_0201, counter: 7 })),
-            (4, 1456, Some(Message::Data { receiver: 0x0403_0201, counter: 7 })),
+            (4, 1452, Some(Message::Data { receiver: 0x0403_0201, counter: 7 })),
             (1, 147, None),
             (1, 149, None),
             (2, 148, None),
             (3, 92, None),
             (4, 16, None),
-            (4, 40, None),
+            (4, 31, None),
             (5, 148, None),
             (0, 148, None),
         ];
