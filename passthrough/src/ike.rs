@@ -606,11 +606,15 @@ mod tests {
     fn an_unprotected_invalid_spi_names_the_spi() {
         let with_spi: &[u8] = &[0, 0, 0, 1, 3, 4, 0, 11, 0xc0, 0, 0, 1];
         let with_data: &[u8] = &[0, 0, 0, 1, 3, 0, 0, 11, 0xc0, 0, 0, 2];
+        let both1: &[u8] = &[0, 0, 0, 1, 3, 4, 0, 11, 0xc0, 0, 0, 1, 0xc0, 0, 0, 2];
+        let both2: &[u8] = &[3, 4, 0, 11, 0xc0, 0, 0, 1, 0xc0, 0, 0, 2];
         let unnamed: &[u8] = &[0, 0, 0, 1, 3, 0, 0, 11];
         let rows = [
             ("v2", message(V2, 37, 0, 0, &[(41, &notify2(11, &[0xc0, 0, 0, 3]))]), Some(0xc000_0003)),
             ("v1, SPI", message(V1, 5, 0, 0, &[(11, with_spi)]), Some(0xc000_0001)),
             ("v1, data", message(V1, 5, 0, 0, &[(11, with_data)]), Some(0xc000_0002)),
+            ("v1, both", message(V1, 5, 0, 0, &[(11, both1)]), Some(0xc000_0001)),
+            ("v2, both", message(V2, 37, 0, 0, &[(41, both2)]), Some(0xc000_0002)),
             ("v1, the second", message(V1, 5, 0, 0, &[(11, unnamed), (11, with_data)]), Some(0xc000_0002)),
             ("v1, none", message(V1, 5, 0, 0, &[(11, unnamed)]), None),
             ("v1, encrypted", message(V1, 5, 1, SPI_R, &[(11, with_spi)]), None),
@@ -634,6 +638,7 @@ mod tests {
         let rows = [
             ("first of three", skf(35, &[0, 1, 0, 3, 9, 9]), of(1, 3)),
             ("second of three", skf(0, &[0, 2, 0, 3, 9, 9]), of(2, 3)),
+            ("last of three", skf(0, &[0, 3, 0, 3, 9, 9]), of(3, 3)),
             ("number 0", skf(0, &[0, 0, 0, 3, 9, 9]), None),
             ("fourth of three", skf(0, &[0, 4, 0, 3, 9, 9]), None),
             ("cut off", skf(0, &[0, 4, 0]), None),

@@ -287,6 +287,17 @@ mod tests {
         assert_eq!(recognise(&PacketView::parse(&udp(40_000, 1194, &tunnelled)).unwrap()), None);
     }
 
+    /// Read without its marker, this message has a version where its responder's SPI is.
+    #[test]
+    fn a_marker_is_seen_although_the_client_s_port_is_500() {
+        let mut ike = ike_message();
+        ike[8..16].fill(0x20);
+        let header = IkeHeader::parse(&ike).unwrap();
+        let packet = udp(4500, 500, &[&[0; 4], &ike[..]].concat());
+        let seen = recognise(&PacketView::parse(&packet).unwrap());
+        assert_eq!(seen, Some(Sighting::Ike { header, nat_t_port: true, message: &ike }));
+    }
+
     #[test]
     fn bytes_behind_the_udp_datagram_are_not_its_payload() {
         let mut packet = udp(500, 4500, &[0xff, 0, 0, 0, 0, 0, 0, 0]);
