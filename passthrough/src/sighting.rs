@@ -287,11 +287,12 @@ mod tests {
         assert_eq!(recognise(&PacketView::parse(&udp(40_000, 1194, &tunnelled)).unwrap()), None);
     }
 
-    /// Read without its marker, this message has a version where its responder's SPI is.
+    /// Were the marker taken for its beginning, this message would still have a version and a length.
     #[test]
     fn a_marker_is_seen_although_the_client_s_port_is_500() {
         let mut ike = ike_message();
         ike[8..16].fill(0x20);
+        ike[20..24].fill(0x20);
         let header = IkeHeader::parse(&ike).unwrap();
         let packet = udp(4500, 500, &[&[0; 4], &ike[..]].concat());
         let seen = recognise(&PacketView::parse(&packet).unwrap());
