@@ -59,7 +59,8 @@ pub enum Exchange {
 /// The header of every IKE message (RFC 2408 section 3.1, RFC 7296 section 3.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct IkeHeader {
-    /// The SPI of the IKE SA's initiator: never 0.
+    /// The SPI of the IKE SA's initiator. 0 only in an Informational exchange that belongs to no IKE SA: an
+    /// error that a host sends unasked (RFC 7296 section 1.5; IKEv1 does so too). It names no device.
     pub initiator: IkeSpi,
     /// The SPI of its responder: 0 until it has chosen one.
     pub responder: IkeSpi,
@@ -111,7 +112,9 @@ impl IkeHeader {
             message_id: be32(header, 20)?,
             length,
         };
-        (header.initiator != IkeSpi(0) && length >= 28).then_some(header)
+        let belongs_to_none = !header.is_encrypted()
+            && matches!(header.exchange, Exchange::Informational1 | Exchange::Informational2);
+        ((header.initiator != IkeSpi(0) || belongs_to_none) && length >= 28).then_some(header)
     }
 
     /// Does an IKEv2 message answer a request?
@@ -411,5 +414,315 @@ pub fn nat_t_packet(udp_payload: &[u8]) -> NatTPacket<'_> {
             IkeHeader::parse(message).map_or(NatTPacket::Malformed, |_| NatTPacket::Ike(message))
         }
         esp => EspHeader::parse(esp).map_or(NatTPacket::Malformed, NatTPacket::Esp),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::vec;
+    use alloc::vec::Vec;
+
+    use super::*;
+    use crate::bytes::noise::Noise;
+    use crate::esp::Spi;
+
+    const SPI_I: u64 = 0x0102_0304_0506_0708;
+    const SPI_R: u64 = 0x1112_1314_1516_1718;
+    const V1: u8 = 0x10;
+    const V2: u8 = 0x20;
+
+    #[test]
+    fn the_header_of_an_sa_init_request() {
+        let message = message(V2, 34, 0x08, 0, &[(33, &[0; 40]), (40, &[7; 32])]);
+        let header = IkeHeader {
+            initiator: IkeSpi(SPI_I),
+            responder: IkeSpi(0),
+            next_payload: 33,
+            version: IkeVersion::V2,
+            exchange: Exchange::SaInit,
+            flags: 0x08,
+            message_id: 9,
+            length: 108,
+        };
+        assert_eq!(IkeHeader::parse(&message), Some(header));
+        assert_eq!(IkeHeader::parse(&message[..28]), Some(header), "cut off behind the header");
+        assert_eq!(IkeHeader::parse(&message[..27]), None);
+    }
+
+    #[test]
+    fn what_a_header_must_not_be() {
+        let good = message(V1, 2, 0, 0, &[(1, &[0; 8])]);
+        let changes: [(&str, usize, &[u8], bool); 7] = [
+            ("initiator 0", 0, &[0; 8], false),
+            ("major version 0", 17, &[0x02], false),
+            ("minor version 5", 17, &[0x15], true),
+            ("major version 3, whole", 17, &[0x30], true),
+            ("length 27", 24, &[0, 0, 0, 27], false),
+            ("length 28", 24, &[0, 0, 0, 28], true),
+            ("length beyond the end", 24, &[0, 1, 0, 0], true),
+        ];
+        for (name, at, field, taken) in changes {
+            let mut message = good.clone();
+            message[at..at + field.len()].copy_from_slice(field);
+            assert_eq!(IkeHeader::parse(&message).is_some(), taken, "{name}");
+        }
+        for (version, exchange, flags, first, taken) in
+            [(V1, 5, 0, 11, true), (V1, 5, 1, 8, false), (V2, 37, 0, 41, true), (V2, 37, 0, 46, false)]
+        {
+            let mut error = message(version, exchange, flags, 0, &[(first, &[0; 8])]);
+            error[..8].fill(0);
+            assert_eq!(IkeHeader::parse(&error).is_some(), taken, "initiator 0, {version:#x}, {first}");
+        }
+        let mut unknown = good.clone();
+        unknown[17] = 0x30;
+        assert_eq!(IkeHeader::parse(&unknown).unwrap().version, IkeVersion::Other(0x30));
+        unknown.push(0);
+        assert_eq!(IkeHeader::parse(&unknown), None, "an unknown version of another length");
+    }
+
+    #[test]
+    fn exchanges_belong_to_their_version() {
+        let rows = [
+            (V1, 2, Exchange::MainMode),
+            (V1, 4, Exchange::Aggressive),
+            (V1, 5, Exchange::Informational1),
+            (V1, 6, Exchange::Transaction),
+            (V1, 32, Exchange::QuickMode),
+            (V1, 33, Exchange::NewGroup),
+            (V1, 34, Exchange::Other(34)),
+            (V1, 243, Exchange::Other(243)),
+            (V2, 34, Exchange::SaInit),
+            (V2, 35, Exchange::Auth),
+            (V2, 36, Exchange::CreateChildSa),
+            (V2, 37, Exchange::Informational2),
+            (V2, 38, Exchange::SessionResume),
+            (V2, 43, Exchange::Intermediate),
+            (V2, 44, Exchange::FollowupKe),
+            (V2, 2, Exchange::Other(2)),
+        ];
+        for (version, exchange, expected) in rows {
+            let message = message(version, exchange, 0, SPI_R, &[]);
+            assert_eq!(IkeHeader::parse(&message).unwrap().exchange, expected, "{version:#x} {exchange}");
+        }
+    }
+
+    #[test]
+    fn flags_and_first_payload_say_who_speaks_and_whether_in_the_clear() {
+        // version, exchange, flags, responder, first payload: response, initiator, encrypted, begins
+        let rows = [
+            (V2, 34, 0x08, 0, 33, [false, true, false, true]),
+            (V2, 34, 0x20, SPI_R, 33, [true, false, false, false]),
+            (V2, 34, 0x20, 0, 41, [true, false, false, false]), // a cookie request
+            (V2, 35, 0x08, SPI_R, 46, [false, true, true, false]),
+            (V2, 35, 0x28, SPI_R, 53, [true, true, true, false]),
+            (V2, 37, 0x00, SPI_R, 41, [false, false, false, false]),
+            (V2, 38, 0x08, 0, 40, [false, true, false, true]),
+            (V1, 2, 0x00, 0, 1, [false, false, false, true]),
+            (V1, 4, 0x00, 0, 1, [false, false, false, true]),
+            (V1, 243, 0x00, 0, 1, [false, false, false, true]),
+            (V1, 2, 0x00, SPI_R, 1, [false, false, false, false]),
+            (V1, 2, 0x01, SPI_R, 5, [false, false, true, false]),
+            (V1, 5, 0x28, 0, 11, [false, false, false, false]),
+            (V1, 32, 0x01, SPI_R, 8, [false, false, true, false]),
+        ];
+        for (version, exchange, flags, responder, first, expected) in rows {
+            let message = message(version, exchange, flags, responder, &[(first, &[0; 8])]);
+            let header = IkeHeader::parse(&message).unwrap();
+            let seen =
+                [header.is_response(), header.from_initiator(), header.is_encrypted(), header.begins()];
+            assert_eq!(seen, expected, "{header:?}");
+        }
+    }
+
+    #[test]
+    fn payloads_come_in_order_until_the_chain_ends_or_breaks() {
+        let whole = message(V2, 34, 0x08, 0, &[(33, &[1; 4]), (34, &[]), (46, &[9; 16]), (40, &[2; 4])]);
+        assert_eq!(kinds(&whole), [33, 34], "ends at the encrypted payload");
+        let v1 = message(V1, 2, 0, 0, &[(1, &[1; 4]), (13, &[2; 8])]);
+        assert_eq!(kinds(&v1), [1, 13]);
+        assert_eq!(payloads(&v1).nth(1), Some(Payload { kind: 13, body: &[2; 8] }));
+        assert_eq!(kinds(&v1[..47]), [1], "the second is cut off");
+        let mut short = v1.clone();
+        short[31] = 3;
+        assert_eq!(kinds(&short), [], "length 3");
+        let mut early = v1.clone();
+        early[27] = 36;
+        assert_eq!(kinds(&early), [1], "the message ends before the second payload");
+        let encrypted = message(V1, 2, 1, SPI_R, &[(5, &[1; 4]), (8, &[2; 8])]);
+        assert_eq!(kinds(&encrypted), []);
+        let unknown = message(0x30, 34, 8, 0, &[(33, &[1; 4])]);
+        assert_eq!(kinds(&unknown), []);
+        let endless = message(V1, 2, 0, 0, &[(13, &[] as &[u8]); 300]);
+        assert_eq!(kinds(&endless).len(), 64);
+    }
+
+    #[test]
+    fn an_offer_of_nat_traversal_is_told_from_its_absence_and_from_silence() {
+        let rfc3947 = NAT_T_VENDORS[0].to_be_bytes();
+        let draft2 = NAT_T_VENDORS[3].to_be_bytes();
+        let dpd = 0xafca_d713_68a1_f1c9_6b86_96fc_7757_0100_u128.to_be_bytes();
+        let detection = notify2(16388, &[3; 20]);
+        let destination = notify2(16389, &[3; 20]);
+        let refusal = notify2(14, &[]);
+        let sa: (u8, &[u8]) = (33, &[1; 40]);
+        let nonce: (u8, &[u8]) = (40, &[1; 32]);
+        let rows: [(&str, Vec<u8>, NatT); 17] = [
+            ("v1 offer", message(V1, 2, 0, 0, &[(1, &[1; 48]), (13, &dpd), (13, &rfc3947)]), NatT::Offered),
+            ("v1 draft", message(V1, 4, 0, 0, &[(1, &[1; 48]), (13, &draft2)]), NatT::Offered),
+            ("v1 NAT-D", message(V1, 2, 0, SPI_R, &[(4, &[1; 128]), (20, &[1; 16])]), NatT::Offered),
+            ("v1 draft NAT-D", message(V1, 2, 0, SPI_R, &[(4, &[1; 128]), (130, &[1; 16])]), NatT::Offered),
+            ("v1 without", message(V1, 2, 0, 0, &[(1, &[1; 48]), (13, &dpd)]), NatT::Absent),
+            ("v1 longer vendor ID", message(V1, 2, 0, 0, &[(1, &[1; 48]), (13, &[0x4a; 20])]), NatT::Absent),
+            ("v1 keys, no NAT-D", message(V1, 2, 0, SPI_R, &[(4, &[1; 128]), (10, &[1; 16])]), NatT::Absent),
+            ("v1 refusal", message(V1, 5, 0, SPI_R, &[(11, &[0, 0, 0, 1, 1, 0, 0, 14])]), NatT::Unknown),
+            ("v1 encrypted", message(V1, 2, 1, SPI_R, &[(5, &[1; 48])]), NatT::Unknown),
+            ("v2 source", message(V2, 34, 8, 0, &[sa, nonce, (41, &detection)]), NatT::Offered),
+            ("v2 destination", message(V2, 34, 0x20, SPI_R, &[(41, &destination), nonce]), NatT::Offered),
+            ("v2 without", message(V2, 34, 8, 0, &[sa, nonce]), NatT::Absent),
+            ("v2 other notify", message(V2, 34, 8, 0, &[sa, nonce, (41, &refusal)]), NatT::Absent),
+            ("v2 refusal", message(V2, 34, 0x20, 0, &[(41, &refusal)]), NatT::Unknown),
+            ("v2 encrypted", message(V2, 35, 8, SPI_R, &[(46, &[1; 80])]), NatT::Unknown),
+            ("unknown version", message(0x30, 34, 8, 0, &[sa, nonce, (41, &detection)]), NatT::Unknown),
+            ("no IKE", vec![0xff; 10], NatT::Unknown),
+        ];
+        for (name, message, expected) in rows {
+            assert_eq!(nat_t(&message), expected, "{name}");
+        }
+        let cut = message(V2, 34, 8, 0, &[sa, nonce, (41, &detection)]);
+        assert_eq!(nat_t(&cut[..cut.len() - 1]), NatT::Unknown, "what is cut off may be the offer");
+    }
+
+    #[test]
+    fn notifies_of_both_versions_are_read() {
+        let v2 = message(V2, 34, 0x20, 0, &[(41, &notify2(17, &[0, 14])), (41, &[1, 9, 0, 5])]);
+        let expected = Notify { protocol: 0, kind: 17, spi: &[], data: &[0, 14] };
+        assert_eq!(notifies(&v2).collect::<Vec<_>>(), [expected], "the SPI of the second is not there");
+        let v1 = message(V1, 5, 0, SPI_R, &[(11, &[0, 0, 0, 1, 3, 4, 0, 14, 1, 2, 3, 4, 5])]);
+        let expected = Notify { protocol: 3, kind: 14, spi: &[1, 2, 3, 4], data: &[5] };
+        assert_eq!(notifies(&v1).collect::<Vec<_>>(), [expected]);
+    }
+
+    #[test]
+    fn an_unprotected_invalid_spi_names_the_spi() {
+        let with_spi: &[u8] = &[0, 0, 0, 1, 3, 4, 0, 11, 0xc0, 0, 0, 1];
+        let with_data: &[u8] = &[0, 0, 0, 1, 3, 0, 0, 11, 0xc0, 0, 0, 2];
+        let both1: &[u8] = &[0, 0, 0, 1, 3, 4, 0, 11, 0xc0, 0, 0, 1, 0xc0, 0, 0, 2];
+        let both2: &[u8] = &[3, 4, 0, 11, 0xc0, 0, 0, 1, 0xc0, 0, 0, 2];
+        let unnamed: &[u8] = &[0, 0, 0, 1, 3, 0, 0, 11];
+        let rows = [
+            ("v2", message(V2, 37, 0, 0, &[(41, &notify2(11, &[0xc0, 0, 0, 3]))]), Some(0xc000_0003)),
+            ("v1, SPI", message(V1, 5, 0, 0, &[(11, with_spi)]), Some(0xc000_0001)),
+            ("v1, data", message(V1, 5, 0, 0, &[(11, with_data)]), Some(0xc000_0002)),
+            ("v1, both", message(V1, 5, 0, 0, &[(11, both1)]), Some(0xc000_0001)),
+            ("v2, both", message(V2, 37, 0, 0, &[(41, both2)]), Some(0xc000_0002)),
+            ("v1, the second", message(V1, 5, 0, 0, &[(11, unnamed), (11, with_data)]), Some(0xc000_0002)),
+            ("v1, none", message(V1, 5, 0, 0, &[(11, unnamed)]), None),
+            ("v1, encrypted", message(V1, 5, 1, SPI_R, &[(11, with_spi)]), None),
+            ("another exchange", message(V2, 34, 0, 0, &[(41, &notify2(11, &[0xc0, 0, 0, 3]))]), None),
+            ("another notify", message(V2, 37, 0, 0, &[(41, &notify2(4, &[0xc0, 0, 0, 3]))]), None),
+        ];
+        for (name, message, expected) in rows {
+            assert_eq!(invalid_spi(&message), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn fragments_say_their_number() {
+        let skf = |first: u8, body: &[u8]| {
+            let mut message = message(V2, 35, 8, SPI_R, &[(53, body)]);
+            message[28] = first; // type of the first payload inside
+            message
+        };
+        let v1 = |flags, body: &[u8]| message(V1, 2, flags, SPI_R, &[(132, body)]);
+        let of = |number, total| Some(Fragment { number, total, first: number == 1 });
+        let rows = [
+            ("first of three", skf(35, &[0, 1, 0, 3, 9, 9]), of(1, 3)),
+            ("second of three", skf(0, &[0, 2, 0, 3, 9, 9]), of(2, 3)),
+            ("last of three", skf(0, &[0, 3, 0, 3, 9, 9]), of(3, 3)),
+            ("number 0", skf(0, &[0, 0, 0, 3, 9, 9]), None),
+            ("fourth of three", skf(0, &[0, 4, 0, 3, 9, 9]), None),
+            ("cut off", skf(0, &[0, 4, 0]), None),
+            ("v1 first", v1(0, &[0, 1, 1, 0, 9]), of(1, 0)),
+            ("v1 last", v1(0, &[0, 1, 4, 1, 9]), of(4, 4)),
+            ("v1 with the flag of what it is part of", v1(1, &[0, 1, 2, 0, 9]), of(2, 0)),
+            ("v1 number 0", v1(0, &[0, 1, 0, 0, 9]), None),
+            ("whole", message(V2, 35, 8, SPI_R, &[(46, &[9; 40])]), None),
+            ("v1 whole", message(V1, 2, 0, SPI_R, &[(1, &[9; 40])]), None),
+        ];
+        for (name, message, expected) in rows {
+            assert_eq!(fragment(&message), expected, "{name}");
+        }
+        let cut = skf(0, &[0, 2, 0, 3, 9, 9]);
+        assert_eq!(fragment(&cut[..36]), of(2, 3), "the number is there, the rest cut off");
+    }
+
+    #[test]
+    fn port_4500_carries_keepalives_ike_and_esp() {
+        let ike = message(V2, 35, 8, SPI_R, &[(46, &[9; 40])]);
+        let marked = [&[0; 4], &ike[..]].concat();
+        let esp = [0xc0, 0, 0, 1, 0, 0, 0, 5, 1, 2, 3];
+        let header = EspHeader { spi: Spi(0xc000_0001), seq: 5 };
+        let rows: [(&str, &[u8], NatTPacket<'_>); 7] = [
+            ("keepalive", &[0xff], NatTPacket::Keepalive),
+            ("IKE", &marked, NatTPacket::Ike(&ike)),
+            ("ESP", &esp, NatTPacket::Esp(header)),
+            ("marker alone", &[0; 4], NatTPacket::Malformed),
+            ("IKE, header cut off", &marked[..31], NatTPacket::Malformed),
+            ("ESP, header cut off", &esp[..7], NatTPacket::Malformed),
+            ("empty", &[], NatTPacket::Malformed),
+        ];
+        for (name, payload, expected) in rows {
+            assert_eq!(nat_t_packet(payload), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn no_bytes_make_the_parsers_panic() {
+        let bases = [
+            message(V2, 34, 8, 0, &[(33, &[1; 40]), (41, &notify2(16388, &[3; 20])), (40, &[1; 16])]),
+            message(V2, 35, 8, SPI_R, &[(53, &[0, 1, 0, 3, 9, 9])]),
+            message(V1, 5, 0, SPI_R, &[(11, &[0, 0, 0, 1, 3, 4, 0, 11, 1, 2, 3, 4])]),
+            message(V1, 2, 0, 0, &[(132, &[0, 1, 1, 0, 9]), (13, &NAT_T_VENDORS[0].to_be_bytes())]),
+        ];
+        let mut noise = Noise(7296);
+        for round in 0..100_000 {
+            let bytes = match bases.get(round % (bases.len() + 1)) {
+                Some(base) => noise.mutant(base),
+                None => noise.bytes(120),
+            };
+            assert!(payloads(&bytes).count() <= 64);
+            assert!(notifies(&bytes).count() <= 64);
+            let fragment = fragment(&bytes);
+            assert!(fragment.is_none_or(|fragment| fragment.number > 0), "round {round}");
+            if IkeHeader::parse(&bytes).is_none() {
+                assert_eq!((nat_t(&bytes), invalid_spi(&bytes)), (NatT::Unknown, None), "round {round}");
+            }
+            let _ = (nat_t(&bytes), invalid_spi(&bytes), nat_t_packet(&bytes));
+        }
+    }
+
+    fn kinds(message: &[u8]) -> Vec<u8> {
+        payloads(message).map(|payload| payload.kind).collect()
+    }
+
+    /// An IKEv2 notify about no SA in particular.
+    fn notify2(kind: u16, data: &[u8]) -> Vec<u8> {
+        let [high, low] = kind.to_be_bytes();
+        [&[0, 0, high, low], data].concat()
+    }
+
+    fn message(version: u8, exchange: u8, flags: u8, responder: u64, chain: &[(u8, &[u8])]) -> Vec<u8> {
+        let first = chain.first().map_or(0, |(kind, _)| *kind);
+        let mut bytes = [SPI_I.to_be_bytes(), responder.to_be_bytes()].concat();
+        bytes.extend([first, version, exchange, flags, 0, 0, 0, 9, 0, 0, 0, 0]);
+        for (place, (_, body)) in chain.iter().enumerate() {
+            let next = chain.get(place + 1).map_or(0, |(kind, _)| *kind);
+            let [high, low] = u16::try_from(body.len() + 4).unwrap().to_be_bytes();
+            bytes.extend([next, 0, high, low]);
+            bytes.extend(*body);
+        }
+        let length = u32::try_from(bytes.len()).unwrap();
+        bytes[24..28].copy_from_slice(&length.to_be_bytes());
+        bytes
     }
 }

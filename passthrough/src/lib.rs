@@ -30,8 +30,11 @@ mod carry;
 pub mod esp;
 pub mod ike;
 mod ipsec;
+pub mod openvpn;
 pub mod settings;
+pub mod sighting;
 pub mod view;
+pub mod wireguard;
 
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
