@@ -379,8 +379,9 @@ impl Daemon {
             log::warn!("{key} changes only when natd is restarted");
         }
         set_log_level(new.log);
-        let kernel = std::mem::replace(&mut self.config, new).kernel;
-        self.config.kernel = kernel;
+        let old = std::mem::replace(&mut self.config, new);
+        self.config.kernel = old.kernel;
+        self.config.passthrough.scope = old.passthrough.scope;
         self.shared.nat().set_policy(self.config.policy.clone());
         self.settle(world);
         log::info!("configuration reloaded");

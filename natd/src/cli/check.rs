@@ -80,6 +80,7 @@ fn look_around(config: &Config, options: &CheckOptions) -> Vec<Finding> {
         lan: &lan,
         lan_prefixes: &lan_prefixes,
         forwards: &config.policy.forwards,
+        passthrough: &config.passthrough,
         queues,
     };
     let socket = options.socket.as_ref().unwrap_or(&config.socket);
