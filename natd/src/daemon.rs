@@ -489,6 +489,7 @@ fn serve(
     let server = control.serve(Limits::default(), move |request, answer| match request {
         Request::Status => answer.line(&status::status(&shared, &kernel)),
         Request::Flows { device, protocol } => status::flows(&shared, *device, *protocol, answer),
+        Request::Sessions => status::sessions(&shared, answer),
         Request::Stop { open } => {
             *wishes.lock().unwrap_or_else(PoisonError::into_inner) = Some(*open);
             wished.raise();

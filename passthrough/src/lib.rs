@@ -8,6 +8,7 @@
 extern crate alloc;
 
 pub mod settings;
+pub mod view;
 
 use nat_core::flow::Protocol;
 
@@ -26,6 +27,12 @@ pub enum Vpn {
     OpenVpn,
     /// WireGuard, UDP 51820.
     WireGuard,
+    /// ESP (RFC 4303) without UDP.
+    Esp,
+    /// GRE (RFC 2784), PPTP's aside.
+    Gre,
+    /// L2TPv3 (RFC 3931), over UDP or IP protocol 115.
+    L2tpV3,
 }
 
 impl Vpn {
@@ -38,6 +45,9 @@ impl Vpn {
             Self::Pptp => "PPTP",
             Self::OpenVpn => "OpenVPN",
             Self::WireGuard => "WireGuard",
+            Self::Esp => "IPsec ESP",
+            Self::Gre => "GRE",
+            Self::L2tpV3 => "L2TPv3",
         }
     }
 }

@@ -39,6 +39,13 @@ pub enum Invocation {
     },
     /// The sessions.
     Flows(FlowsOptions),
+    /// The VPN sessions, once.
+    Sessions(SessionsOptions),
+    /// The VPN sessions, live.
+    WatchSessions {
+        /// The control socket.
+        socket: PathBuf,
+    },
 }
 
 /// For `natd run`.
@@ -105,6 +112,15 @@ pub struct FlowsOptions {
     pub json: bool,
 }
 
+/// For `natd sessions` without `--watch`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SessionsOptions {
+    /// The control socket.
+    pub socket: PathBuf,
+    /// JSON instead of a table.
+    pub json: bool,
+}
+
 /// A row of the table of subcommands.
 #[derive(Debug)]
 pub struct Subcommand {
@@ -147,7 +163,7 @@ const fn flag(name: &'static str, value: Option<&'static str>, help: &'static st
 }
 
 /// The subcommands, in the order of the help.
-static SUBCOMMANDS: [Subcommand; 5] = [
+static SUBCOMMANDS: [Subcommand; 6] = [
     Subcommand {
         name: "run",
         summary: "translate until a signal or `natd stop` ends it",
@@ -234,6 +250,27 @@ Examples:
                 protocol: given.text(&PROTOCOL, control::protocol_named)?,
                 json: given.has(&JSON),
             }))
+        },
+    },
+    Subcommand {
+        name: "sessions",
+        summary: "the VPN sessions: who uses which server, how far it is",
+        options: &[WATCH, JSON, SOCKET, HELP],
+        details: "\
+IDS are SPIs, Call IDs and the like, as inside/remote: by the first the server addresses the device, by the
+second the device the server. It is inside=outside/remote where another id stands for the device's on the
+WAN. In brackets: how it became known whose an SPI is, such as evidence, fan-out or guess.
+
+Exit codes: 0 shown, 1 the answer broke off, 2 usage, 4 natd is not running, 5 no permission.
+
+Examples:
+  natd sessions --watch
+  natd sessions --json | jq -r '.[] | select(.phase == \"handshake\") | .server'
+",
+        build: |given| match (given.socket(), given.has(&WATCH), given.has(&JSON)) {
+            (_, true, true) => Err("--watch and --json exclude each other".into()),
+            (socket, true, false) => Ok(Invocation::WatchSessions { socket }),
+            (socket, false, json) => Ok(Invocation::Sessions(SessionsOptions { socket, json })),
         },
     },
 ];

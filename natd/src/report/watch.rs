@@ -294,6 +294,19 @@ impl View {
     }
 }
 
+/// A screen for a table of text that its reader knows otherwise: `heading`, then as many lines as fit. With
+/// `trouble` the table is what was last seen.
+pub fn table(heading: &str, text: &str, trouble: Option<&str>, size: Size, style: Style) -> String {
+    let (ink, rows) = if trouble.is_some() { (Ink::Dim, Ink::Dim) } else { (Ink::Good, Ink::Plain) };
+    let mut lines = vec![Line::new().put(ink, format!(" ● {heading}")).put(Ink::Dim, "   q quits")];
+    lines.extend(trouble.map(|trouble| Line::new().put(Ink::Bad, format!(" {trouble}"))));
+    let room = usize::from(size.rows).saturating_sub(lines.len());
+    let mut table = vec![Line::new()];
+    table.extend(text.lines().map(|line| Line::new().put(rows, format!(" {line}"))));
+    lines.extend(shortened(table, room));
+    finish(lines, size, style)
+}
+
 /// One screen without memory: the view after `before` and then, `elapsed` later, `current`.
 pub fn render(
     before: Option<&Status>,
