@@ -31,6 +31,8 @@ use log::LevelFilter;
 use nat_core::policy::Policy;
 use serde::Serialize;
 
+use crate::order;
+
 mod daemon;
 mod document;
 mod forward;
@@ -177,9 +179,9 @@ impl Config {
         let socket = daemon::socket(&document, &mut findings);
         let log = daemon::log(&document, &mut findings);
 
-        let Findings { mut problems, mut remarks } = findings;
-        problems.sort_by_key(|problem| problem.line);
-        remarks.sort_by_key(|remark| remark.line);
+        let Findings { problems, remarks } = findings;
+        let problems = order::by(problems, |problem| problem.line as u64);
+        let remarks = order::by(remarks, |remark| remark.line as u64);
         match interfaces {
             Some((lan, wan)) if problems.is_empty() => {
                 Ok((Self { lan, wan, policy, passthrough, kernel, socket, log }, remarks))

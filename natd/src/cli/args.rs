@@ -11,6 +11,7 @@ use std::path::PathBuf;
 
 use nat_core::flow::Protocol;
 
+use crate::config::schema::distance;
 use crate::io::control;
 pub(super) use help::help;
 
@@ -413,31 +414,6 @@ fn suggestion(given: &str, names: impl Iterator<Item = &'static str>) -> String 
         Some((distance, name)) if distance <= far => format!(", did you mean {name}?"),
         Some(_) | None => String::new(),
     }
-}
-
-/// How many letters have to be put in, taken out, changed or swapped with the next to get from `a` to `b`
-/// (optimal string alignment).
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut above: Vec<usize> = Vec::new();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    let mut before = None;
-    for (i, x) in a.chars().enumerate() {
-        let mut next = vec![i + 1];
-        for (j, y) in b.iter().enumerate() {
-            let at = |row: &Vec<usize>, j: usize| row.get(j).copied().unwrap_or(usize::MAX / 2);
-            let change = at(&row, j) + usize::from(x != *y);
-            let mut best = change.min(at(&row, j + 1) + 1).min(at(&next, j) + 1);
-            let swapped = j > 0 && before == Some(*y) && b.get(j - 1) == Some(&x);
-            if swapped {
-                best = best.min(at(&above, j - 1) + 1);
-            }
-            next.push(best);
-        }
-        before = Some(x);
-        above = std::mem::replace(&mut row, next);
-    }
-    row.last().copied().unwrap_or(0)
 }
 
 #[cfg(test)]

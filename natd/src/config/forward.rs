@@ -1,7 +1,5 @@
 //! `[[forward]]`: port forwards.
 
-use std::collections::BTreeSet;
-
 use nat_core::flow::Protocol;
 use nat_core::policy::{Forward, PortRange};
 use passthrough::settings::{Carrier, InsideServer, Scope, Settings};
@@ -10,6 +8,7 @@ use super::document::{Document, Section};
 use super::item::Item;
 use super::nat::{port, port_range};
 use super::{Findings, Problem, Remark};
+use crate::order;
 
 const PROTOCOLS: [(&str, Kind); 6] = [
     ("tcp", Kind::Ports(&[Protocol::Tcp])),
@@ -198,17 +197,19 @@ fn internal_port(item: &Item<'_>, external: Option<PortRange>) -> Result<u16, Pr
 }
 
 /// One problem for each pair of forwards that claim the same port, on the later one's line.
-fn overlaps(mut taken: Vec<Taken<'_>>) -> Vec<Problem> {
-    taken.sort_by_key(|entry| (entry.protocol, entry.ports.first(), entry.item.line));
+fn overlaps(taken: Vec<Taken<'_>>) -> Vec<Problem> {
+    // They come in the order of their lines, and equal keys keep it.
+    let taken = order::by(taken, |entry| (entry.protocol as u64) << 16 | u64::from(entry.ports.first()));
     let mut problems = Vec::new();
-    let mut told = BTreeSet::new();
+    let mut told = Vec::new();
     let mut widest: Option<Taken<'_>> = None;
     for entry in taken {
         if let Some(other) = widest.as_ref().filter(|other| other.protocol == entry.protocol) {
             let (earlier, later) =
                 if other.item.line <= entry.item.line { (other, &entry) } else { (&entry, other) };
             let shared = entry.ports.first();
-            if other.ports.contains(shared) && told.insert((earlier.item.line, later.item.line)) {
+            if other.ports.contains(shared) && order::insert(&mut told, (earlier.item.line, later.item.line))
+            {
                 problems.push(later.item.refused(
                     &format!(
                         "overlaps line {}: both forward {} port {shared}",

@@ -183,7 +183,7 @@ fn listed(words: impl Iterator<Item = String>) -> String {
 }
 
 /// How many letters must be added, removed, changed or swapped with their neighbour to make `a` into `b`.
-fn distance(a: &str, b: &str) -> usize {
+pub(crate) fn distance(a: &str, b: &str) -> usize {
     let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
     let mut before: Vec<usize> = Vec::new();
     let mut last: Vec<usize> = (0..=b.len()).collect();

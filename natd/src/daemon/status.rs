@@ -71,7 +71,7 @@ pub(super) fn status(shared: &Shared, kernel: &Kernel) -> Status {
         packets: traffic(&counters, |traffic| traffic.packets),
         bytes: traffic(&counters, |traffic| traffic.bytes),
         drops: drops(&counters, &kernel.dropped().unwrap_or_default()),
-        notes: counters.notes().map(|(note, count)| (note.name().into(), count)).collect(),
+        notes: named(counters.notes().map(|(note, count)| (note.name(), count))),
         vpn_sessions: tunnels_by_protocol(shared),
         queues: queues(),
         kernel: report::Kernel {
@@ -90,7 +90,7 @@ fn drops(counters: &Counters, by_rules: &Dropped) -> BTreeMap<String, u64> {
         (DropReason::Guarded, lan_source + foreign_source + lan_quote),
     ];
     let by_rules = |reason| by_rules.iter().find(|(rule, _)| *rule == reason).map_or(0, |(_, count)| *count);
-    counters.drops().map(|(reason, count)| (reason.name().into(), count + by_rules(reason))).collect()
+    named(counters.drops().map(|(reason, count)| (reason.name(), count + by_rules(reason))))
 }
 
 fn lan(side: &Side) -> report::Lan {
@@ -160,11 +160,16 @@ pub(super) fn sessions(shared: &Shared, answer: &mut Answer<'_>) -> io::Result<(
 }
 
 fn tunnels_by_protocol(shared: &Shared) -> BTreeMap<String, u64> {
-    let mut counts = BTreeMap::new();
-    for tunnel in shared.sessions() {
-        *counts.entry(tunnel.vpn.name().to_owned()).or_default() += 1;
-    }
-    counts
+    let tunnels = shared.sessions();
+    named(tunnels.iter().map(|tunnel| (tunnel.vpn.name(), 1)))
+}
+
+/// Counts by name; those of the same name are added up.
+fn named(counts: impl Iterator<Item = (&'static str, u64)>) -> BTreeMap<String, u64> {
+    let mut sums = BTreeMap::new();
+    // Not collect, which brings a sort with it.
+    counts.for_each(|(name, count)| *sums.entry(name.to_owned()).or_default() += count);
+    sums
 }
 
 impl Shared {
