@@ -2,6 +2,7 @@
 
 use natd::config::Config;
 use natd::config::schema::{TABLES, Times};
+use passthrough::settings::{Carrier, Scope, Settings};
 
 const DEFAULTS: &str = include_str!("../conf/natd.toml");
 
@@ -54,7 +55,7 @@ fn every_setting_is_documented_in_its_table() {
 #[test]
 fn every_example_works_when_its_comment_signs_are_removed() {
     let blocks = examples();
-    assert_eq!(blocks.len(), 3, "{blocks:?}");
+    assert_eq!(blocks.len(), 4, "{blocks:?}");
     for block in &blocks {
         let text = uncommented(|line| block.contains(&line));
         let (config, remarks) = Config::parse(&text).unwrap_or_else(|problems| panic!("{problems:?}"));
@@ -63,6 +64,17 @@ fn every_example_works_when_its_comment_signs_are_removed() {
     }
     let all = Config::parse(&uncommented(|_| true)).unwrap().0;
     assert_eq!(all.policy.forwards.len(), 2);
+    assert_eq!(all.passthrough.servers.len(), 1);
+}
+
+/// The whole file but for its examples also serves beside the kernel's own NAT.
+#[test]
+fn the_file_works_in_scope_vpn() {
+    let text = DEFAULTS.replace("\nscope = \"all\"", "\nscope = \"vpn\"");
+    let (config, _) = Config::parse(&text).unwrap();
+    let mut expected = Config::new(["br-lan"], "eth1");
+    expected.passthrough.scope = Scope::Vpn;
+    assert_eq!(config, expected);
 }
 
 /// Whatever a slip of the hand makes of the file, natd answers; and every problem names a line of the file, and comes once.
@@ -121,12 +133,25 @@ fn is_sound(config: &Config) -> bool {
         && policy.ports.count() >= 1024
         && policy.limits.sessions_per_device <= policy.limits.sessions
         && u32::from(config.kernel.queue) + u32::from(config.kernel.queues) <= 65_536
+        && is_sound_for_vpns(&config.passthrough)
+        && (config.passthrough.scope == Scope::All || policy.exposed_host.is_none())
         && forwards.iter().all(|a| u32::from(a.internal_first) + a.external.count() <= 65_536)
         && pairs.all(|(a, b)| {
             a.protocol != b.protocol
                 || a.external.last() < b.external.first()
                 || b.external.last() < a.external.first()
         })
+}
+
+fn is_sound_for_vpns(settings: &Settings) -> bool {
+    let networks = [&settings.ipsec, &settings.pptp, &settings.l2tp]
+        .into_iter()
+        .flat_map(|access| access.devices.iter().chain(&access.servers));
+    let servers = |carrier| settings.servers.iter().filter(|server| server.carrier == carrier).count();
+    settings.fan_out <= 8
+        && settings.hold.as_secs() <= 5
+        && [Carrier::Esp, Carrier::Gre, Carrier::L2tpIp].into_iter().all(|carrier| servers(carrier) <= 1)
+        && networks.into_iter().all(|network| network.len <= 32 && network.contains(network.addr))
 }
 
 /// A setting or header, commented out or not; `None` for prose and empty lines.

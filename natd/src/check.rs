@@ -9,6 +9,7 @@ use std::net::Ipv4Addr;
 use nat_core::decision::InterfaceAddress;
 use nat_core::flow::Protocol;
 use nat_core::policy::Forward;
+use passthrough::settings::{Scope, Settings};
 use serde::Serialize;
 
 use crate::rules::{Backend, InterfaceName, Queues};
@@ -99,6 +100,8 @@ pub struct Expected<'a> {
     pub lan_prefixes: &'a [(Ipv4Addr, u8)],
     /// The port forwards.
     pub forwards: &'a [Forward],
+    /// Which traffic is natd's, and which VPNs cross.
+    pub passthrough: &'a Settings,
     /// The queues that natd reads.
     pub queues: Queues,
 }
@@ -152,6 +155,8 @@ pub struct Seen {
     pub routes: Option<String>,
     /// `net.netfilter.nf_conntrack_helper`; newer kernels do not have it.
     pub conntrack_helper: Option<String>,
+    /// `/proc/modules`.
+    pub modules: Option<String>,
     /// `nft -j list ruleset`.
     pub nft: Option<String>,
     /// `iptables-legacy-save`.
@@ -188,7 +193,8 @@ pub fn findings(expected: &Expected<'_>, seen: &Seen) -> Vec<Finding> {
         abilities(seen),
         vec![queues(expected, seen), conntrack(seen), ip_forward(seen)],
         foreign_nat(expected, &firewall),
-        vec![offload(&firewall), helpers(&firewall, seen)],
+        vec![offload(expected, &firewall), helpers(&firewall, seen)],
+        pptp_helper(expected, &firewall, seen),
         reverse_path(expected, seen),
         ipv6(seen),
         listeners(expected, seen),
@@ -329,12 +335,26 @@ fn ip_forward(seen: &Seen) -> Finding {
 fn foreign_nat(expected: &Expected<'_>, firewall: &Firewall) -> Vec<Finding> {
     let wan = expected.wan.as_str();
     let found = firewall.nat_towards(expected.wan, expected.lan_prefixes);
+    let beside = expected.passthrough.scope == Scope::Vpn;
+    if found.is_empty() && beside {
+        return vec![Finding::warning(
+            "foreign-nat",
+            format!(
+                "no NAT rule is in force towards {wan}, and scope is \"vpn\": nobody translates the rest"
+            ),
+            "turn masquerade on in the firewall, or set scope = \"all\"",
+        )];
+    }
     if found.is_empty() {
         return vec![Finding::ok("foreign-nat", format!("no other NAT rule is in force towards {wan}"))];
     }
     found
         .iter()
         .map(|nat| match nat.cover {
+            Cover::All if beside => Finding::ok(
+                "foreign-nat",
+                format!("{} translates what is not VPN towards {wan}", nat.place),
+            ),
             Cover::All => Finding::warning(
                 "foreign-nat",
                 format!(
@@ -352,8 +372,15 @@ fn foreign_nat(expected: &Expected<'_>, firewall: &Firewall) -> Vec<Finding> {
         .collect()
 }
 
-fn offload(firewall: &Firewall) -> Finding {
+fn offload(expected: &Expected<'_>, firewall: &Firewall) -> Finding {
     match firewall.offload.first() {
+        Some(place) if expected.passthrough.scope == Scope::Vpn => Finding::warning(
+            "flow-offload",
+            format!(
+                "{place} offloads flows: a VPN's UDP and TCP must not be among them, or they pass by natd"
+            ),
+            "turn flow offloading off, or exempt UDP 500, 4500 and 1701 and TCP 1723 from it",
+        ),
         Some(place) => Finding::problem(
             "flow-offload",
             format!("{place} offloads flows: their packets pass by natd and the guard, untranslated"),
@@ -367,7 +394,7 @@ fn offload(firewall: &Firewall) -> Finding {
 fn helpers(firewall: &Firewall, seen: &Seen) -> Finding {
     let automatic = seen.conntrack_helper.as_deref().map(str::trim) == Some("1");
     match firewall.helpers.first() {
-        Some(place) => Finding::warning(
+        Some((place, _)) => Finding::warning(
             "conntrack-helper",
             format!("{place} binds a conntrack helper, which rewrites payload as if the kernel did the NAT"),
             "remove that rule",
@@ -379,6 +406,32 @@ fn helpers(firewall: &Firewall, seen: &Seen) -> Finding {
         ),
         None => Finding::ok("conntrack-helper", "no conntrack helper is bound"),
     }
+}
+
+/// The kernel's own PPTP passthrough rewrites the same Call IDs as natd's.
+fn pptp_helper(expected: &Expected<'_>, firewall: &Firewall, seen: &Seen) -> Vec<Finding> {
+    if !expected.passthrough.pptp.on {
+        return Vec::new();
+    }
+    let rule = firewall.helpers.iter().find(|(_, helper)| helper == "pptp");
+    let loaded = |name: &&str| {
+        let modules = seen.modules.as_deref().unwrap_or_default();
+        modules.lines().any(|line| line.split(' ').next() == Some(name))
+    };
+    let (text, fix) = match (rule, ["nf_nat_pptp", "nf_conntrack_pptp"].iter().find(|name| loaded(name))) {
+        (Some((place, _)), _) => (
+            format!("{place} binds the kernel's PPTP helper, which rewrites the Call IDs that natd does"),
+            "remove that rule, or set pptp = false under [passthrough]".to_owned(),
+        ),
+        (None, Some(module)) => (
+            format!(
+                "the kernel's PPTP helper {module} is loaded; bound by a rule, it would rewrite what natd does"
+            ),
+            "unload it: rmmod nf_nat_pptp nf_conntrack_pptp".to_owned(),
+        ),
+        (None, None) => return vec![Finding::ok("pptp-helper", "no other PPTP passthrough is in force")],
+    };
+    vec![Finding::warning("pptp-helper", text, fix)]
 }
 
 /// Strict reverse-path filtering harms only a WAN that the default route does not use (two uplinks).

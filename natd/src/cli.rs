@@ -53,9 +53,15 @@ fn carry_out(invocation: &Invocation) -> ExitCode {
         Invocation::Check(options) => with_output(|out| check::check(options, out)),
         Invocation::Stop(options) => with_output(|out| query::stop(options, out)),
         Invocation::Status(options) => with_output(|out| query::status(options, out)),
-        Invocation::Watch { socket } => watch::watch(socket).unwrap_or_else(|failure| failure.report()),
+        Invocation::Watch { socket } => live(&mut watch::Household::new(socket)),
+        Invocation::WatchSessions { socket } => live(&mut watch::Sessions::new(socket)),
         Invocation::Flows(options) => with_output(|out| query::flows(options, out)),
+        Invocation::Sessions(options) => with_output(|out| query::sessions(options, out)),
     }
+}
+
+fn live(view: &mut dyn watch::Live) -> ExitCode {
+    watch::watch(view).unwrap_or_else(|failure| failure.report())
 }
 
 fn run(options: &RunOptions) -> ExitCode {

@@ -11,7 +11,7 @@
 //!    remains.
 //! 2. [`schema`] holds the list of tables and keys. Whatever is in the document and not in the list is a
 //!    problem, with the nearest known spelling.
-//! 3. `nat`, `forward`, `timeout` and `daemon` read one table each, through the typed readers of
+//! 3. `nat`, `forward`, `timeout`, `passthrough` and `daemon` read their tables, through the typed readers of
 //!    `item`; a wrong value becomes a problem and reading goes on.
 //!
 //! Only when no problem was found does a [`Config`] leave this module: what holds a `Config` need not check it
@@ -26,15 +26,19 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use ::passthrough::settings::Settings;
 use log::LevelFilter;
 use nat_core::policy::Policy;
 use serde::Serialize;
+
+use crate::order;
 
 mod daemon;
 mod document;
 mod forward;
 mod item;
 mod nat;
+mod passthrough;
 pub mod schema;
 mod syntax;
 mod timeout;
@@ -53,14 +57,14 @@ pub struct Config {
     pub wan: String,
     /// What the engine needs to know: `[nat]`, `[[forward]]` and `[timeout]`.
     pub policy: Policy,
+    /// What crosses of VPNs: `scope`, `[passthrough]` and the tables of the single VPNs.
+    pub passthrough: Settings,
     /// How packets come from the kernel.
     pub kernel: Kernel,
     /// Where the subcommands reach the daemon; an absolute path.
     pub socket: PathBuf,
     /// How much goes to the log.
     pub log: LevelFilter,
-    /// VPN passthrough.
-    pub passthrough: passthrough::settings::Settings,
 }
 
 /// `[kernel]`: how packets come from the kernel.
@@ -149,10 +153,10 @@ impl Config {
             lan: lan.into_iter().map(Into::into).collect(),
             wan: wan.into(),
             policy: Policy::default(),
+            passthrough: Settings::default(),
             kernel: Kernel::default(),
             socket: PathBuf::from(Self::DEFAULT_SOCKET),
             log: LevelFilter::Info,
-            passthrough: passthrough::settings::Settings::default(),
         }
     }
 
@@ -168,28 +172,20 @@ impl Config {
 
         let interfaces = nat::interfaces(&document, &mut findings);
         let mut policy = nat::policy(&document, &mut findings);
-        policy.forwards = forward::read(&document, &mut findings);
-        policy.timeouts = timeout::read(&document, &mut findings);
+        let mut passthrough = passthrough::read(&document, &mut findings);
+        policy.forwards = forward::read(&document, &mut passthrough, &mut findings);
+        policy.timeouts = timeout::read(&document, &mut passthrough, &mut findings);
         let kernel = daemon::kernel(&document, &mut findings);
         let socket = daemon::socket(&document, &mut findings);
         let log = daemon::log(&document, &mut findings);
 
-        let Findings { mut problems, mut remarks } = findings;
-        problems.sort_by_key(|problem| problem.line);
-        remarks.sort_by_key(|remark| remark.line);
+        let Findings { problems, remarks } = findings;
+        let problems = order::by(problems, |problem| problem.line as u64);
+        let remarks = order::by(remarks, |remark| remark.line as u64);
         match interfaces {
-            Some((lan, wan)) if problems.is_empty() => Ok((
-                Self {
-                    lan,
-                    wan,
-                    policy,
-                    kernel,
-                    socket,
-                    log,
-                    passthrough: passthrough::settings::Settings::default(),
-                },
-                remarks,
-            )),
+            Some((lan, wan)) if problems.is_empty() => {
+                Ok((Self { lan, wan, policy, passthrough, kernel, socket, log }, remarks))
+            }
             Some(_) | None => Err(problems),
         }
     }
@@ -198,6 +194,7 @@ impl Config {
     /// rules in place and the socket open already. Empty when a reload is enough.
     pub fn needs_restart(&self, new: &Self) -> Vec<&'static str> {
         [
+            ("nat.scope", self.passthrough.scope != new.passthrough.scope),
             ("kernel.rules", self.kernel.rules != new.kernel.rules),
             ("kernel.queue", self.kernel.queue != new.kernel.queue),
             ("kernel.queues", self.kernel.queues != new.kernel.queues),

@@ -382,8 +382,9 @@ impl Daemon {
             log::warn!("{key} changes only when natd is restarted");
         }
         set_log_level(new.log);
-        let kernel = std::mem::replace(&mut self.config, new).kernel;
-        self.config.kernel = kernel;
+        let old = std::mem::replace(&mut self.config, new);
+        self.config.kernel = old.kernel;
+        self.config.passthrough.scope = old.passthrough.scope;
         {
             let mut engine = self.shared.engine();
             engine.nat.set_policy(self.config.policy.clone());
@@ -495,6 +496,7 @@ fn serve(
     let server = control.serve(Limits::default(), move |request, answer| match request {
         Request::Status => answer.line(&status::status(&shared, &kernel)),
         Request::Flows { device, protocol } => status::flows(&shared, *device, *protocol, answer),
+        Request::Sessions => status::sessions(&shared, answer),
         Request::Stop { open } => {
             *wishes.lock().unwrap_or_else(PoisonError::into_inner) = Some(*open);
             wished.raise();

@@ -5,6 +5,7 @@ use nat_core::nat::{Handover, Nat, Origin};
 use nat_core::packet::{PacketError, PacketView};
 use nat_core::time::Timestamp;
 use passthrough::Passthrough;
+use passthrough::view::TunnelView;
 
 /// The place in the kernel's path where a packet was queued, and what the rules found out about it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,6 +105,11 @@ impl Engine {
             | Handover::Ended
             | Handover::Foreign) => handover,
         }
+    }
+
+    /// Every VPN session.
+    pub fn sessions(&self, now: Timestamp) -> Vec<TunnelView> {
+        self.vpn.sessions(now, &self.nat)
     }
 
     /// Conntrack's entry for the flow that began as `original` is gone.

@@ -6,5 +6,6 @@ pub mod config;
 pub mod daemon;
 pub mod engine;
 pub mod io;
+mod order;
 pub mod report;
 pub mod rules;

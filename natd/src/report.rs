@@ -2,7 +2,7 @@
 //!
 //! # Theory of operation
 //!
-//! The daemon fills in a [`Status`] or one [`FlowRow`] after another and writes them to its control socket
+//! The daemon fills in a [`Status`], or one [`FlowRow`] or [`TunnelRow`] after another, and writes them to its control socket
 //! as JSON lines. The subcommands read them back and show them in one of four ways:
 //!
 //! | form | for | where |
@@ -114,6 +114,9 @@ pub struct Status {
     pub drops: BTreeMap<String, u64>,
     /// Other things that were counted, by name: what was seen and not dropped for it.
     pub notes: BTreeMap<String, u64>,
+    /// VPN sessions now, by protocol.
+    #[serde(default)]
+    pub vpn_sessions: BTreeMap<String, u64>,
     /// The kernel's packet queues.
     pub queues: Vec<Queue>,
     /// Dealings with the kernel's connection tracking.
@@ -251,6 +254,52 @@ pub struct FlowRow {
     pub origin: String,
     /// What it is, when natd knows: a VPN's name such as `IKE`.
     pub name: Option<String>,
+}
+
+/// One VPN session, as `natd sessions` shows it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TunnelRow {
+    /// What it is: a VPN's name such as `IPsec ESP`.
+    pub protocol: String,
+    /// The device's address.
+    pub device: String,
+    /// The server's address.
+    pub server: String,
+    /// How far it is: `handshake`, `established`, `data`, `keepalive`, `idle`, `rekey` or `closed`.
+    pub phase: String,
+    /// Why it is closed.
+    pub reason: Option<String>,
+    /// Whole seconds since it began.
+    pub age_secs: u64,
+    /// Whole seconds since its last packet.
+    pub idle_secs: u64,
+    /// Bytes the device sent.
+    pub bytes_out: u64,
+    /// Bytes the device received.
+    pub bytes_in: u64,
+    /// Packets the device sent.
+    pub packets_out: u64,
+    /// Packets the device received.
+    pub packets_in: u64,
+    /// Its identifiers, the newest first.
+    pub ids: Vec<TunnelIds>,
+    /// What its owner should know, in words.
+    pub remark: Option<String>,
+}
+
+/// Identifiers of a VPN session, as packet dumps spell them: SPIs in hexadecimal, the others in decimal.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TunnelIds {
+    /// What they are: `spi`, `call`, `tunnel`, `session`, `key` or `ike`.
+    pub kind: String,
+    /// By which the device is addressed.
+    pub inside: Option<String>,
+    /// What stands for it on the WAN.
+    pub outside: Option<String>,
+    /// By which the server is addressed.
+    pub remote: Option<String>,
+    /// How it became known whose it is: `evidence`, `fan-out`, `guess`, `forward` or `restart`.
+    pub learned: Option<String>,
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ use std::time::Duration;
 use natd::io::control::{
     Answer, ClientError, Control, ControlError, Limits, Refusal, Request, Server, request,
 };
-use natd::report::{Device, FlowRow, Lan, Queue, State, Status};
+use natd::report::{Device, FlowRow, Lan, Queue, State, Status, TunnelIds, TunnelRow};
 use serde_json::Value;
 
 #[test]
@@ -51,6 +51,9 @@ fn the_watch_view_refuses_to_be_a_file() {
     let (code, out, err) = said(&natd(&["status", "--watch"]));
     assert_eq!((code, out.as_str()), (Some(2), ""));
     assert_eq!(err, "natd: status --watch needs a terminal; for programs there is status --json\n");
+    let (code, out, err) = said(&natd(&["sessions", "--watch"]));
+    assert_eq!((code, out.as_str()), (Some(2), ""));
+    assert_eq!(err, "natd: sessions --watch needs a terminal; for programs there is sessions --json\n");
 }
 
 #[test]
@@ -71,7 +74,7 @@ fn status_is_0_only_when_translating() {
 #[test]
 fn no_daemon_is_4_for_everything_that_asks_one() {
     let folder = Folder::new();
-    for subcommand in ["status", "flows", "stop"] {
+    for subcommand in ["status", "flows", "sessions", "stop"] {
         let (code, out, err) = said(&folder.natd(subcommand, &[]));
         assert_eq!((code, out.as_str()), (Some(4), ""), "{subcommand}");
         assert!(err.starts_with("natd: natd is not running: nothing listens on "), "{err}");
@@ -128,6 +131,25 @@ fn flows_asks_for_what_was_given_and_prints_a_list_or_a_table() {
     let json = folder.natd("flows", &["--json"]);
     assert_eq!(requests.recv().unwrap(), "{\"command\":\"flows\"}\n");
     assert_eq!(serde_json::from_slice::<Vec<FlowRow>>(&json.stdout).unwrap(), [flow(443), flow(80)]);
+}
+
+#[test]
+fn sessions_are_a_list_or_a_table() {
+    let folder = Folder::new();
+    let _server = folder.serve(|request, answer| {
+        assert_eq!(*request, Request::Sessions);
+        answer.line(&tunnel("192.168.1.10"))?;
+        answer.line(&tunnel("192.168.1.9"))
+    });
+    let (code, table, err) = said(&folder.natd("sessions", &[]));
+    assert_eq!((code, err.as_str()), (Some(0), ""));
+    let devices: Vec<_> = table.lines().map(|line| line.split(' ').next().unwrap()).collect();
+    assert_eq!(devices, ["DEVICE", "192.168.1.9", "192.168.1.10"]);
+    let json = folder.natd("sessions", &["--json"]);
+    assert_eq!(
+        serde_json::from_slice::<Vec<TunnelRow>>(&json.stdout).unwrap(),
+        ["192.168.1.10", "192.168.1.9"].map(tunnel)
+    );
 }
 
 #[test]
@@ -293,6 +315,8 @@ fn readme_lists_exactly_the_json_fields() {
     let mut emitted = BTreeSet::new();
     fields("natd status --json", "", &serde_json::to_value(household()).unwrap(), &mut emitted);
     fields("natd flows --json", "", &serde_json::to_value([flow(443)]).unwrap(), &mut emitted);
+    let sessions = serde_json::to_value([tunnel("192.168.1.10")]).unwrap();
+    fields("natd sessions --json", "", &sessions, &mut emitted);
     let stopped = natd::io::control::StopLine { stopped: true, message: String::new() };
     fields("natd stop --json", "", &serde_json::to_value(stopped).unwrap(), &mut emitted);
 
@@ -307,7 +331,8 @@ fn readme_lists_exactly_the_json_fields() {
         }
     }
     // Further subcommands list their fields in the same section and compare them in their own tests.
-    documented.retain(|field| ["status", "flows", "stop"].contains(&field.split(' ').nth(1).unwrap()));
+    documented
+        .retain(|field| ["status", "flows", "sessions", "stop"].contains(&field.split(' ').nth(1).unwrap()));
     assert_eq!(documented, emitted);
 }
 
@@ -336,6 +361,7 @@ fn household() -> Status {
         devices: vec![Device { address: "192.168.1.10".into(), ..Device::default() }],
         drops: [("filtered".into(), 1)].into(),
         notes: [("rst-ignored".into(), 1)].into(),
+        vpn_sessions: [("PPTP".into(), 1)].into(),
         queues: vec![Queue::default()],
         ..Status::default()
     }
@@ -350,10 +376,14 @@ fn flow(port: u16) -> FlowRow {
     }
 }
 
-/// Adds the path of every leaf of `value`; the keys of `drops` and `notes` are data.
+fn tunnel(device: &str) -> TunnelRow {
+    TunnelRow { device: device.into(), ids: vec![TunnelIds::default()], ..TunnelRow::default() }
+}
+
+/// Adds the path of every leaf of `value`; the keys of `drops`, `notes` and `vpn_sessions` are data.
 fn fields(command: &str, path: &str, value: &Value, all: &mut BTreeSet<String>) {
     match value {
-        Value::Object(members) if ["drops", "notes"].contains(&path) => {
+        Value::Object(members) if ["drops", "notes", "vpn_sessions"].contains(&path) => {
             assert!(!members.is_empty());
             all.insert(format!("{command}: {path}.*"));
         }

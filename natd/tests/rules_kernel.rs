@@ -341,6 +341,7 @@ fn the_survey_of_a_router_in_order_finds_no_problem() {
             lan: &s.lan,
             lan_prefixes: &s.lan_prefixes,
             forwards: &[],
+            passthrough: &passthrough::settings::Settings::default(),
             queues: s.queues,
         };
         let seen = survey::survey(&expected, Want::Auto, s.wan_addresses.clone(), None);

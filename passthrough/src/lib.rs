@@ -45,14 +45,15 @@ use nat_core::decision::{Decision, DropReason, Effect, Forward, HoldId, KernelTu
 use nat_core::flow::{Direction, Protocol, Tuple};
 use nat_core::nat::{Nat, Origin};
 use nat_core::packet::{Body, IcmpError, PacketView};
+use nat_core::session::SessionView;
 use nat_core::time::Timestamp;
 
 use self::carry::Key;
 use self::esp::EspHeader;
 use self::ipsec::{IKE, Inbound, Ipsec, NAT_T};
 use self::settings::{Access, Scope, Settings};
-use self::view::TunnelView;
 pub use self::view::Vpn;
+use self::view::{Phase, TunnelView};
 
 /// L2TP's port (RFC 2661 section 8.1).
 const L2TP: u16 = 1701;
@@ -95,6 +96,8 @@ struct Held {
     until: Timestamp,
     /// Why it is dropped when it has waited long enough.
     reason: DropReason,
+    /// What was known of its remote host when it was last asked about.
+    changes: u32,
     bytes: Vec<u8>,
 }
 
@@ -298,7 +301,9 @@ impl Passthrough {
         }
         let id = nat.new_hold();
         nat.note(Note::VpnHeld);
-        let held = Held { id, until: now + self.settings.hold, reason, bytes: packet.bytes.to_vec() };
+        let changes = self.ipsec.changes(packet.src);
+        let held =
+            Held { id, until: now + self.settings.hold, reason, changes, bytes: packet.bytes.to_vec() };
         self.held.insert((packet.src, id), held);
         Decision::Hold(id)
     }
@@ -308,10 +313,13 @@ impl Passthrough {
         if self.held.is_empty() {
             return;
         }
+        let changes = self.ipsec.changes(remote);
+        let of_remote = self.held.range((remote, HoldId(0))..=(remote, HoldId(u64::MAX)));
         let waiting: Vec<HoldId> =
-            self.held.range((remote, HoldId(0))..=(remote, HoldId(u64::MAX))).map(|(key, _)| key.1).collect();
+            of_remote.filter(|(_, held)| held.changes != changes).map(|(key, _)| key.1).collect();
         for id in waiting {
-            let Some(held) = self.held.remove(&(remote, id)) else { continue };
+            let Some(mut held) = self.held.remove(&(remote, id)) else { continue };
+            held.changes = changes;
             let Ok(packet) = PacketView::parse(&held.bytes) else { continue };
             match self.again(now, &packet, nat) {
                 Inbound::Decided(decision) => release_as(id, decision, nat),
@@ -533,12 +541,40 @@ impl Passthrough {
         self.ipsec.handle_timeout(now, &self.settings);
     }
 
-    /// Every VPN session.
-    pub fn sessions(&self, now: Timestamp) -> Vec<TunnelView> {
+    /// Every VPN session: those that need help, and those that the NAT alone carries.
+    pub fn sessions(&self, now: Timestamp, nat: &Nat) -> Vec<TunnelView> {
         let mut views = Vec::new();
         self.ipsec.views(now, &mut views);
+        let (flows, _) = nat.sessions(0, usize::MAX);
+        views.extend(flows.iter().filter_map(|flow| plain(now, flow)));
         views
     }
+}
+
+/// The view of a VPN that a NAT can carry without knowing it.
+fn plain(now: Timestamp, flow: &SessionView) -> Option<TunnelView> {
+    let vpn = by_port(flow.protocol, flow.internal.id.0, flow.remote.id.0)
+        .filter(|vpn| matches!(vpn, Vpn::OpenVpn | Vpn::WireGuard))?;
+    let [sent, received] = flow.packets;
+    let phase = match received {
+        _ if now.since(flow.last_seen) >= Duration::from_secs(120) => Phase::Idle,
+        0 => Phase::Handshake,
+        _ if sent.min(received) < 4 => Phase::Established,
+        _ => Phase::Data,
+    };
+    Some(TunnelView {
+        vpn,
+        device: flow.internal.addr,
+        server: flow.remote.addr,
+        phase,
+        reason: "",
+        created: flow.created,
+        last_seen: flow.last_seen,
+        packets: flow.packets.map(u64::from),
+        bytes: flow.bytes,
+        ids: Vec::new(),
+        remark: "",
+    })
 }
 
 fn release_as(hold: HoldId, decision: Decision, nat: &mut Nat) {

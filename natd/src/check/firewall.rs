@@ -33,10 +33,12 @@ pub struct ForeignNat {
 #[derive(Clone, Debug, Default)]
 pub struct Firewall {
     chains: BTreeMap<String, Chain>,
+    /// nft's objects "ct helper": table, name and type. nft lists them before the rules.
+    helper_objects: Vec<(String, String, String)>,
     /// Where flows are offloaded.
     pub offload: Vec<String>,
-    /// Where conntrack helpers are bound.
-    pub helpers: Vec<String>,
+    /// Where conntrack helpers are bound, and the helper's name as far as the rule tells it.
+    pub helpers: Vec<(String, String)>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -147,6 +149,10 @@ impl Firewall {
             let entry = self.chains.entry(place(chain, &text(chain, "name"))).or_default();
             entry.source_nat = text(chain, "type") == "nat" && text(chain, "hook") == "postrouting";
         }
+        if let Some(helper) = object.get("ct helper") {
+            let [table, name, kind] = ["table", "name", "type"].map(|key| text(helper, key));
+            self.helper_objects.push((table, name, kind));
+        }
         let Some(rule) = object.get("rule").filter(|rule| !ours(rule)) else { return };
         let here = place(rule, &text(rule, "chain"));
         let statements = rule.get("expr").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
@@ -155,8 +161,12 @@ impl Firewall {
         if statements.iter().any(|s| s.get("flow").is_some() || xt(s, "FLOWOFFLOAD")) {
             self.offload.push(here.clone());
         }
-        if statements.iter().any(|s| s.get("ct helper").is_some()) {
-            self.helpers.push(here.clone());
+        if let Some(helper) = statements.iter().find_map(|s| s.get("ct helper")) {
+            let object = helper.as_str().unwrap_or_default();
+            let named =
+                |(of, name, _): &&(String, String, String)| of == &text(rule, "table") && name == object;
+            let kind = self.helper_objects.iter().find(named).map_or(object, |(.., kind)| kind);
+            self.helpers.push((here.clone(), kind.to_owned()));
         }
         if !ipv4(rule) {
             return;
@@ -253,8 +263,9 @@ impl Firewall {
             } else if let Some(rule) = line.strip_prefix("-A ") {
                 let place =
                     || format!("iptables table {table} chain {}", rule.split(' ').next().unwrap_or_default());
-                if rule.contains(" -j CT ") && rule.contains(" --helper ") {
-                    self.helpers.push(place());
+                if let (true, Some((_, helper))) = (rule.contains(" -j CT "), rule.split_once(" --helper ")) {
+                    let helper = helper.split(' ').next().unwrap_or_default();
+                    self.helpers.push((place(), helper.to_owned()));
                 }
                 if rule.contains(" -j FLOWOFFLOAD") {
                     self.offload.push(place());

@@ -31,7 +31,7 @@ pub fn wildcard_listeners(text: &str, state: u8) -> impl Iterator<Item = u16> {
         let wildcard = matches!(addr.len(), 8 | 32) && addr.bytes().all(|digit| digit == b'0');
         (wildcard && st == state).then(|| u16::from_str_radix(port, 16).ok()).flatten()
     });
-    ports.collect::<std::collections::BTreeSet<u16>>().into_iter()
+    crate::order::distinct(ports).into_iter()
 }
 
 /// The interfaces of the default routes in `/proc/net/route`.

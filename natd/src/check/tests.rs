@@ -1,6 +1,7 @@
 use std::net::Ipv4Addr;
 
 use nat_core::policy::PortRange;
+use passthrough::settings::Access;
 
 use super::*;
 
@@ -25,6 +26,7 @@ fn healthy() -> Seen {
         rp_filter: [Some("0\n".to_owned()), Some("0\n".to_owned())],
         routes: Some(routes("eth1")),
         conntrack_helper: None,
+        modules: Some("nf_conntrack 176128 6 nf_nat_pptp, Live 0x0\n".to_owned()),
         nft: Some(nft(&[])),
         iptables_legacy: None,
         iptables_nft: None,
@@ -56,6 +58,10 @@ fn rule(chain: &str, expr: &str) -> String {
 
 /// What `check` says of `seen` beyond what it says of a healthy router, as `level code`.
 fn said(seen: &Seen) -> Vec<String> {
+    said_with(&Settings::default(), seen)
+}
+
+fn said_with(passthrough: &Settings, seen: &Seen) -> Vec<String> {
     let forwards = [Forward {
         protocol: Protocol::Tcp,
         external: PortRange::new(440, 443).unwrap(),
@@ -67,6 +73,7 @@ fn said(seen: &Seen) -> Vec<String> {
         lan: &[name("br-lan")],
         lan_prefixes: &LAN,
         forwards: &forwards,
+        passthrough,
         queues: Queues::new(100, 2).unwrap(),
     };
     let found = findings(&expected, seen);
@@ -196,6 +203,48 @@ fn other_nat_is_told_by_how_much_of_the_lan_it_covers() {
             None => vec![],
         };
         assert_eq!(said(&Seen { nft: Some(text), ..healthy() }), level);
+    }
+}
+
+#[test]
+fn beside_the_kernel_another_nat_is_wanted() {
+    let vpn = Settings { scope: Scope::Vpn, ..Settings::default() };
+    assert_eq!(said_with(&vpn, &healthy()), ["warning foreign-nat"]);
+    let masquerade = rule("post", r#"{"masquerade":null}"#);
+    let seen = Seen { nft: Some(nft(&[&masquerade])), ..healthy() };
+    assert_eq!(said_with(&vpn, &seen), Vec::<String>::new());
+    let offload = rule("sub", r#"{"flow":{"op":"add","flowtable":"@ft"}}"#);
+    let seen = Seen { nft: Some(nft(&[&masquerade, &offload])), ..healthy() };
+    assert_eq!(said_with(&vpn, &seen), ["warning flow-offload"]);
+}
+
+#[test]
+fn a_competing_pptp_helper_is_named_while_pptp_is_on() {
+    let on = Settings { pptp: Access { on: true, ..Settings::default().pptp }, ..Settings::default() };
+    let object =
+        r#"{"ct helper":{"family":"inet","name":"vpn","table":"fw4","type":"pptp","protocol":"tcp"}}"#;
+    let [vpn, ftp] = ["vpn", "ftp"].map(|name| rule("sub", &format!(r#"{{"ct helper":"{name}"}}"#)));
+    let module = |name: &str| Some(format!("nf_nat 57344 1\n{name} 16384 0 - Live 0x0000000000000000\n"));
+    let by_rule = Seen { nft: Some(nft(&[object, &vpn])), ..healthy() };
+    let by_target = Seen {
+        iptables_legacy: Some("*raw\n-A PREROUTING -p tcp -j CT --helper pptp\nCOMMIT\n".to_owned()),
+        ..healthy()
+    };
+    let other = Seen { nft: Some(nft(&[object, &ftp])), ..healthy() };
+    let cases = [
+        (&healthy(), vec![]),
+        (&by_rule, vec!["warning conntrack-helper", "warning pptp-helper"]),
+        (&by_target, vec!["warning conntrack-helper", "warning pptp-helper"]),
+        (&other, vec!["warning conntrack-helper"]),
+        (&Seen { modules: module("nf_nat_pptp"), ..healthy() }, vec!["warning pptp-helper"]),
+        (&Seen { modules: module("nf_conntrack_pptp"), ..healthy() }, vec!["warning pptp-helper"]),
+        (&Seen { modules: module("nf_conntrack_pptpd"), ..healthy() }, vec![]),
+        (&Seen { modules: None, ..healthy() }, vec![]),
+    ];
+    for (seen, expected) in cases {
+        assert_eq!(said_with(&on, seen), expected, "{:?}", seen.modules);
+        let off: Vec<_> = expected.into_iter().filter(|said| !said.contains("pptp")).collect();
+        assert_eq!(said(seen), off);
     }
 }
 

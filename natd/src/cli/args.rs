@@ -11,6 +11,7 @@ use std::path::PathBuf;
 
 use nat_core::flow::Protocol;
 
+use crate::config::schema::distance;
 use crate::io::control;
 pub(super) use help::help;
 
@@ -39,6 +40,13 @@ pub enum Invocation {
     },
     /// The sessions.
     Flows(FlowsOptions),
+    /// The VPN sessions, once.
+    Sessions(SessionsOptions),
+    /// The VPN sessions, live.
+    WatchSessions {
+        /// The control socket.
+        socket: PathBuf,
+    },
 }
 
 /// For `natd run`.
@@ -105,6 +113,15 @@ pub struct FlowsOptions {
     pub json: bool,
 }
 
+/// For `natd sessions` without `--watch`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SessionsOptions {
+    /// The control socket.
+    pub socket: PathBuf,
+    /// JSON instead of a table.
+    pub json: bool,
+}
+
 /// A row of the table of subcommands.
 #[derive(Debug)]
 pub struct Subcommand {
@@ -147,7 +164,7 @@ const fn flag(name: &'static str, value: Option<&'static str>, help: &'static st
 }
 
 /// The subcommands, in the order of the help.
-static SUBCOMMANDS: [Subcommand; 5] = [
+static SUBCOMMANDS: [Subcommand; 6] = [
     Subcommand {
         name: "run",
         summary: "translate until a signal or `natd stop` ends it",
@@ -234,6 +251,27 @@ Examples:
                 protocol: given.text(&PROTOCOL, control::protocol_named)?,
                 json: given.has(&JSON),
             }))
+        },
+    },
+    Subcommand {
+        name: "sessions",
+        summary: "the VPN sessions: who uses which server, how far it is",
+        options: &[WATCH, JSON, SOCKET, HELP],
+        details: "\
+IDS are SPIs, Call IDs and the like, as inside/remote: by the first the server addresses the device, by the
+second the device the server. It is inside=outside/remote where another id stands for the device's on the
+WAN. In brackets: how it became known whose an SPI is, such as evidence, fan-out or guess.
+
+Exit codes: 0 shown, 1 the answer broke off, 2 usage, 4 natd is not running, 5 no permission.
+
+Examples:
+  natd sessions --watch
+  natd sessions --json | jq -r '.[] | select(.phase == \"handshake\") | .server'
+",
+        build: |given| match (given.socket(), given.has(&WATCH), given.has(&JSON)) {
+            (_, true, true) => Err("--watch and --json exclude each other".into()),
+            (socket, true, false) => Ok(Invocation::WatchSessions { socket }),
+            (socket, false, json) => Ok(Invocation::Sessions(SessionsOptions { socket, json })),
         },
     },
 ];
@@ -376,31 +414,6 @@ fn suggestion(given: &str, names: impl Iterator<Item = &'static str>) -> String 
         Some((distance, name)) if distance <= far => format!(", did you mean {name}?"),
         Some(_) | None => String::new(),
     }
-}
-
-/// How many letters have to be put in, taken out, changed or swapped with the next to get from `a` to `b`
-/// (optimal string alignment).
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut above: Vec<usize> = Vec::new();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    let mut before = None;
-    for (i, x) in a.chars().enumerate() {
-        let mut next = vec![i + 1];
-        for (j, y) in b.iter().enumerate() {
-            let at = |row: &Vec<usize>, j: usize| row.get(j).copied().unwrap_or(usize::MAX / 2);
-            let change = at(&row, j) + usize::from(x != *y);
-            let mut best = change.min(at(&row, j + 1) + 1).min(at(&next, j) + 1);
-            let swapped = j > 0 && before == Some(*y) && b.get(j - 1) == Some(&x);
-            if swapped {
-                best = best.min(at(&above, j - 1) + 1);
-            }
-            next.push(best);
-        }
-        before = Some(x);
-        above = std::mem::replace(&mut row, next);
-    }
-    row.last().copied().unwrap_or(0)
 }
 
 #[cfg(test)]

@@ -25,8 +25,8 @@ pub(super) fn check(options: &CheckOptions, out: &mut dyn Write) -> Result<ExitC
         Err(findings) => findings,
     };
     if options.json {
-        let text = serde_json::to_string_pretty(&findings).map_err(std::io::Error::from)?;
-        writeln!(out, "{text}")?;
+        serde_json::to_writer(&mut *out, &findings).map_err(std::io::Error::from)?;
+        writeln!(out)?;
     } else {
         for finding in &findings {
             writeln!(out, "{finding}")?;
@@ -80,6 +80,7 @@ fn look_around(config: &Config, options: &CheckOptions) -> Vec<Finding> {
         lan: &lan,
         lan_prefixes: &lan_prefixes,
         forwards: &config.policy.forwards,
+        passthrough: &config.passthrough,
         queues,
     };
     let socket = options.socket.as_ref().unwrap_or(&config.socket);

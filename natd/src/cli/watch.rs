@@ -1,13 +1,13 @@
-//! `natd status --watch`: asks every second and shows the answer until a key or a signal ends it.
+//! `natd status --watch` and `natd sessions --watch`: asks every second and shows the answer until a key or a signal ends it.
 
 use std::path::Path;
 use std::time::Duration;
 
-use super::{ExitCode, Failure};
+use super::{ExitCode, Failure, query};
 use crate::io::control::{self, ClientError, Request};
 use crate::io::terminal::{self, Screen, Wakeup};
-use crate::report::Status;
-use crate::report::watch::{Style, View};
+use crate::report::text;
+use crate::report::watch::{self, Size, Style, View};
 
 /// Less than a second, so that a daemon that hangs does not keep the keys waiting.
 const PATIENCE: Duration = Duration::from_millis(800);
@@ -15,35 +15,101 @@ const PATIENCE: Duration = Duration::from_millis(800);
 /// Control-C, which the terminal hands over as a key while the screen is ours.
 const INTERRUPT: u8 = 3;
 
+/// What is asked for again and again, and how it is shown.
+pub(super) trait Live {
+    /// The refusal of anything but a terminal.
+    fn needs_terminal(&self) -> &'static str;
+    /// Asks the daemon, `elapsed` after the last time that it answered.
+    fn ask(&mut self, elapsed: Duration) -> Result<(), ClientError>;
+    /// The screen; `trouble` is why the daemon does not answer.
+    fn render(&self, trouble: Option<&str>, size: Size, style: Style) -> String;
+}
+
+/// `natd status --watch`.
+pub(super) struct Household<'a> {
+    socket: &'a Path,
+    view: View,
+}
+
+impl<'a> Household<'a> {
+    pub(super) fn new(socket: &'a Path) -> Self {
+        Self { socket, view: View::default() }
+    }
+}
+
+impl Live for Household<'_> {
+    fn needs_terminal(&self) -> &'static str {
+        "status --watch needs a terminal; for programs there is status --json"
+    }
+
+    fn ask(&mut self, elapsed: Duration) -> Result<(), ClientError> {
+        let line = control::request(self.socket, &Request::Status, PATIENCE)?.only_line()?;
+        self.view.observe(control::parse(&line)?, elapsed);
+        Ok(())
+    }
+
+    fn render(&self, trouble: Option<&str>, size: Size, style: Style) -> String {
+        match trouble {
+            None => self.view.render(size, style),
+            Some(trouble) => self.view.render_lost(trouble, size, style),
+        }
+    }
+}
+
+/// `natd sessions --watch`.
+pub(super) struct Sessions<'a> {
+    socket: &'a Path,
+    table: String,
+}
+
+impl<'a> Sessions<'a> {
+    pub(super) fn new(socket: &'a Path) -> Self {
+        Self { socket, table: String::new() }
+    }
+}
+
+impl Live for Sessions<'_> {
+    fn needs_terminal(&self) -> &'static str {
+        "sessions --watch needs a terminal; for programs there is sessions --json"
+    }
+
+    fn ask(&mut self, _: Duration) -> Result<(), ClientError> {
+        let rows = query::tunnels(&mut control::request(self.socket, &Request::Sessions, PATIENCE)?)?;
+        let mut text = Vec::new();
+        // Writing to memory does not fail.
+        let _ = text::sessions(&rows, &mut text);
+        self.table = String::from_utf8_lossy(&text).into_owned();
+        Ok(())
+    }
+
+    fn render(&self, trouble: Option<&str>, size: Size, style: Style) -> String {
+        watch::table("VPN sessions", &self.table, trouble, size, style)
+    }
+}
+
 /// Shows the live view; a daemon that is not there, or goes away, is waited for.
-pub(super) fn watch(socket: &Path) -> Result<ExitCode, Failure> {
+pub(super) fn watch(view: &mut dyn Live) -> Result<ExitCode, Failure> {
     if !terminal::on_terminal() {
-        return Err(Failure::Usage("status --watch needs a terminal; for programs there is status --json"));
+        return Err(Failure::Usage(view.needs_terminal()));
     }
     // What cannot be helped by waiting is said at once, and stays to be read.
-    let mut answer = ask(socket);
+    let mut answer = view.ask(Duration::ZERO);
     if let Err(error @ ClientError::Permission(_)) = answer {
         return Err(error.into());
     }
     let style = style(|variable| std::env::var(variable).ok());
-    let mut view = View::default();
     let mut screen = Screen::enter()?;
     let mut elapsed = Duration::ZERO;
     loop {
         let trouble = match answer {
-            Ok(status) => {
-                view.observe(status, elapsed);
+            Ok(()) => {
                 elapsed = Duration::ZERO;
                 None
             }
             Err(error) => Some(error.to_string()),
         };
         loop {
-            let size = terminal::size();
-            screen.show(&match &trouble {
-                None => view.render(size, style),
-                Some(trouble) => view.render_lost(trouble, size, style),
-            })?;
+            screen.show(&view.render(trouble.as_deref(), terminal::size(), style))?;
             match screen.wait()? {
                 Wakeup::Tick(seconds) => {
                     elapsed += Duration::from_secs(seconds);
@@ -53,13 +119,8 @@ pub(super) fn watch(socket: &Path) -> Result<ExitCode, Failure> {
                 Wakeup::Key(_) | Wakeup::Resized => {}
             }
         }
-        answer = ask(socket);
+        answer = view.ask(elapsed);
     }
-}
-
-fn ask(socket: &Path) -> Result<Status, ClientError> {
-    let line = control::request(socket, &Request::Status, PATIENCE)?.only_line()?;
-    control::parse(&line)
 }
 
 /// What the environment says of the terminal: colours unless NO_COLOR (no-color.org) or TERM forbids them,

@@ -52,7 +52,6 @@ pub(super) fn interfaces(document: &Document<'_>, findings: &mut Findings) -> Op
 pub(super) fn policy(document: &Document<'_>, findings: &mut Findings) -> Policy {
     let section = document.section("nat");
     let mut policy = Policy::default();
-    findings.take(section.item("scope"), scope);
     findings.set(&mut policy.filtering, section.item("filtering"), |item| item.choice(&FILTERING));
     findings.set(&mut policy.ports, section.item("ports"), shared_ports);
     findings.set(&mut policy.hairpin, section.item("hairpin"), Item::boolean);
@@ -148,15 +147,6 @@ fn interface<'d>(item: &Item<'d>, example: &str) -> Result<&'d str, Problem> {
         return Err(item.refused("is the router's own loopback", expected));
     }
     Ok(name)
-}
-
-fn scope(item: &Item<'_>) -> Result<(), Problem> {
-    if item.as_text() == Some("vpn") {
-        return Err(
-            item.refused("comes with VPN passthrough, which this version does not have", "use \"all\"")
-        );
-    }
-    item.choice(&[("all", ())])
 }
 
 fn shared_ports(item: &Item<'_>) -> Result<PortRange, Problem> {

@@ -51,10 +51,23 @@ pub const TABLES: &[Table] = &[
         times: Times::Many,
         keys: &["protocol", "external", "host", "internal", "comment"],
     },
+    Table { name: "passthrough", times: Times::Once, keys: &["ipsec", "pptp", "l2tp", "multi"] },
+    Table { name: "ipsec", times: Times::Once, keys: &["devices", "servers", "fan_out", "hold"] },
+    Table { name: "pptp", times: Times::Once, keys: &["devices", "servers"] },
+    Table { name: "l2tp", times: Times::Once, keys: &["devices", "servers"] },
     Table {
         name: "timeout",
         times: Times::Once,
-        keys: &["tcp_established", "tcp_transitory", "tcp_reset", "udp", "icmp", "tcp_syn_hold"],
+        keys: &[
+            "tcp_established",
+            "tcp_transitory",
+            "tcp_reset",
+            "udp",
+            "icmp",
+            "tcp_syn_hold",
+            "esp",
+            "gre",
+        ],
     },
     Table { name: "kernel", times: Times::Once, keys: &["rules", "queue", "queues", "queue_length"] },
     Table { name: "control", times: Times::Once, keys: &["socket"] },
@@ -170,7 +183,7 @@ fn listed(words: impl Iterator<Item = String>) -> String {
 }
 
 /// How many letters must be added, removed, changed or swapped with their neighbour to make `a` into `b`.
-fn distance(a: &str, b: &str) -> usize {
+pub(crate) fn distance(a: &str, b: &str) -> usize {
     let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
     let mut before: Vec<usize> = Vec::new();
     let mut last: Vec<usize> = (0..=b.len()).collect();

@@ -8,6 +8,7 @@ use nat_core::policy::{Filtering, Forward, Limits, MssClamp, PortRange};
 use super::schema::{TABLES, Times};
 use super::*;
 
+mod passthrough;
 mod problems;
 
 #[test]
@@ -250,7 +251,7 @@ fn every_key_of_the_schema_is_read() {
 #[test]
 fn long_and_unprintable_values_stay_on_one_short_line() {
     let long = "x".repeat(5000);
-    let expected = format!("line 4: nat.scope: \"{}… is not known; use \"all\"", "x".repeat(47));
+    let expected = format!("line 4: nat.scope: \"{}… is not known; use \"all\" or \"vpn\"", "x".repeat(47));
     assert_eq!(problems(&format!("[nat]\n{MINIMUM}\nscope = \"{long}\"")), [expected]);
     let problem = problems(&format!("[nat]\n{MINIMUM}\nscope = \"\u{1b}[2J\""));
     assert_eq!(problem.len(), 1);
@@ -258,17 +259,26 @@ fn long_and_unprintable_values_stay_on_one_short_line() {
 }
 
 #[test]
-fn a_reload_takes_over_all_but_kernel_and_socket() {
+fn a_reload_takes_over_all_but_scope_kernel_and_socket() {
     let old = Config::new(["br-lan"], "eth1");
     let mut new = Config::new(["br-lan", "br-guest"], "eth2");
     new.policy.hairpin = false;
     new.log = LevelFilter::Debug;
+    new.passthrough.pptp.on = true;
     assert_eq!(old.needs_restart(&new), Vec::<&str>::new());
     new.kernel = Kernel { rules: Rules::Nft, queue: 1, queues: 2, queue_length: 300 };
     new.socket = "/tmp/natd.sock".into();
+    new.passthrough.scope = ::passthrough::settings::Scope::Vpn;
     assert_eq!(
         old.needs_restart(&new),
-        ["kernel.rules", "kernel.queue", "kernel.queues", "kernel.queue_length", "control.socket"]
+        [
+            "nat.scope",
+            "kernel.rules",
+            "kernel.queue",
+            "kernel.queues",
+            "kernel.queue_length",
+            "control.socket"
+        ]
     );
 }
 

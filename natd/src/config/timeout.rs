@@ -4,6 +4,7 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use nat_core::policy::Timeouts;
+use passthrough::settings::Settings;
 
 use super::document::Document;
 use super::item::Item;
@@ -24,61 +25,63 @@ const UNITS: [(char, u64); 4] = [('d', DAY), ('h', HOUR), ('m', MINUTE), ('s', 1
 /// One key of the table.
 struct Row {
     key: &'static str,
-    field: fn(&mut Timeouts) -> &mut Duration,
+    field: for<'a> fn(&'a mut Timeouts, &'a mut Settings) -> &'a mut Duration,
     /// Accepted, in seconds.
     range: RangeInclusive<u64>,
-    /// Shorter than this, in seconds, earns a remark.
+    /// Shorter than this, in seconds, earns a remark; 0 where no RFC has a word on it.
     minimum: u64,
     rfc: &'static str,
 }
 
-const ROWS: [Row; 6] = [
+const ROWS: [Row; 8] = [
     Row {
         key: "tcp_established",
-        field: |timeouts| &mut timeouts.tcp_established,
+        field: |timeouts, _| &mut timeouts.tcp_established,
         range: 1..=LONGEST,
         minimum: 2 * HOUR + 4 * MINUTE,
         rfc: "RFC 5382 REQ-5",
     },
     Row {
         key: "tcp_transitory",
-        field: |timeouts| &mut timeouts.tcp_transitory,
+        field: |timeouts, _| &mut timeouts.tcp_transitory,
         range: 1..=LONGEST,
         minimum: 4 * MINUTE,
         rfc: "RFC 5382 REQ-5",
     },
     Row {
         key: "tcp_reset",
-        field: |timeouts| &mut timeouts.tcp_reset,
+        field: |timeouts, _| &mut timeouts.tcp_reset,
         range: 1..=LONGEST,
         minimum: 4 * MINUTE,
         rfc: "RFC 7857 section 2.2",
     },
     Row {
         key: "udp",
-        field: |timeouts| &mut timeouts.udp,
+        field: |timeouts, _| &mut timeouts.udp,
         range: 1..=LONGEST,
         minimum: 2 * MINUTE,
         rfc: "RFC 4787 REQ-5",
     },
     Row {
         key: "icmp",
-        field: |timeouts| &mut timeouts.icmp,
+        field: |timeouts, _| &mut timeouts.icmp,
         range: 1..=LONGEST,
         minimum: MINUTE,
         rfc: "RFC 5508 REQ-2",
     },
     Row {
         key: "tcp_syn_hold",
-        field: |timeouts| &mut timeouts.tcp_syn_hold,
+        field: |timeouts, _| &mut timeouts.tcp_syn_hold,
         range: 0..=LONGEST_SYN_HOLD,
         minimum: 6,
         rfc: "RFC 5382 REQ-4",
     },
+    Row { key: "esp", field: |_, settings| &mut settings.esp_idle, range: 1..=LONGEST, minimum: 0, rfc: "" },
+    Row { key: "gre", field: |_, settings| &mut settings.gre_idle, range: 1..=LONGEST, minimum: 0, rfc: "" },
 ];
 
-/// The timeouts; what the file does not name keeps its default.
-pub(super) fn read(document: &Document<'_>, findings: &mut Findings) -> Timeouts {
+/// The timeouts, of VPNs into `settings`; what the file does not name keeps its default.
+pub(super) fn read(document: &Document<'_>, settings: &mut Settings, findings: &mut Findings) -> Timeouts {
     let section = document.section("timeout");
     let mut timeouts = Timeouts::default();
     for row in &ROWS {
@@ -86,7 +89,7 @@ pub(super) fn read(document: &Document<'_>, findings: &mut Findings) -> Timeouts
         let Some((item, secs)) = item.zip(findings.take(item, |item| duration(item, &row.range))) else {
             continue;
         };
-        *(row.field)(&mut timeouts) = Duration::from_secs(secs);
+        *(row.field)(&mut timeouts, settings) = Duration::from_secs(secs);
         if secs == 0 {
             findings.remarks.push(item.remark(NO_SYN_HOLD));
         } else if secs < row.minimum {
@@ -97,7 +100,7 @@ pub(super) fn read(document: &Document<'_>, findings: &mut Findings) -> Timeouts
     timeouts
 }
 
-fn duration(item: &Item<'_>, range: &RangeInclusive<u64>) -> Result<u64, Problem> {
+pub(super) fn duration(item: &Item<'_>, range: &RangeInclusive<u64>) -> Result<u64, Problem> {
     let (low, high) = (spelled(*range.start()), spelled(*range.end()));
     let expected =
         format!("use {low} to {high}: seconds as a number, or text such as \"2h4m\", \"5m\" or \"90s\"");

@@ -10,6 +10,7 @@ use nat_core::nat::{Counters, Traffic};
 use nat_core::policy::Filtering;
 use nat_core::session::SessionView;
 use nat_core::time::Timestamp;
+use passthrough::view::{Ids, Learned, TunnelView};
 
 use super::Shared;
 use super::world::Side;
@@ -17,7 +18,7 @@ use crate::io::clock;
 use crate::io::control::Answer;
 use crate::io::nfqueue::QueueStats;
 use crate::io::rules::{Dropped, Kernel};
-use crate::report::{self, FlowRow, State, Status};
+use crate::report::{self, FlowRow, State, Status, TunnelIds, TunnelRow};
 
 /// Rows read at one time, so that packets do not wait for a whole table.
 const ROWS: usize = 256;
@@ -71,7 +72,8 @@ pub(super) fn status(shared: &Shared, kernel: &Kernel) -> Status {
         packets: traffic(&counters, |traffic| traffic.packets),
         bytes: traffic(&counters, |traffic| traffic.bytes),
         drops: drops(&counters, &kernel.dropped().unwrap_or_default()),
-        notes: counters.notes().map(|(note, count)| (note.name().into(), count)).collect(),
+        notes: named(counters.notes().map(|(note, count)| (note.name(), count))),
+        vpn_sessions: tunnels_by_protocol(shared),
         queues: queues(),
         kernel: report::Kernel {
             admitted: counters.notes().find(|(n, _)| n.name() == "admitted").map_or(0, |(_, count)| count),
@@ -89,7 +91,7 @@ fn drops(counters: &Counters, by_rules: &Dropped) -> BTreeMap<String, u64> {
         (DropReason::Guarded, lan_source + foreign_source + lan_quote),
     ];
     let by_rules = |reason| by_rules.iter().find(|(rule, _)| *rule == reason).map_or(0, |(_, count)| *count);
-    counters.drops().map(|(reason, count)| (reason.name().into(), count + by_rules(reason))).collect()
+    named(counters.drops().map(|(reason, count)| (reason.name(), count + by_rules(reason))))
 }
 
 fn lan(side: &Side) -> report::Lan {
@@ -151,6 +153,70 @@ pub(super) fn flows(
     Ok(())
 }
 
+/// Every VPN session, a line each.
+pub(super) fn sessions(shared: &Shared, answer: &mut Answer<'_>) -> io::Result<()> {
+    let tunnels = shared.sessions();
+    let now = clock::now();
+    tunnels.iter().try_for_each(|tunnel| answer.line(&tunnel_row(tunnel, now)))
+}
+
+fn tunnels_by_protocol(shared: &Shared) -> BTreeMap<String, u64> {
+    let tunnels = shared.sessions();
+    named(tunnels.iter().map(|tunnel| (tunnel.vpn.name(), 1)))
+}
+
+/// Counts by name; those of the same name are added up.
+fn named(counts: impl Iterator<Item = (&'static str, u64)>) -> BTreeMap<String, u64> {
+    let mut sums = BTreeMap::new();
+    // Not collect, which brings a sort with it.
+    counts.for_each(|(name, count)| *sums.entry(name.to_owned()).or_default() += count);
+    sums
+}
+
+impl Shared {
+    /// The VPN sessions now.
+    fn sessions(&self) -> Vec<TunnelView> {
+        let now = clock::now();
+        self.engine().sessions(now)
+    }
+}
+
+fn tunnel_row(tunnel: &TunnelView, now: Timestamp) -> TunnelRow {
+    let some = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+    TunnelRow {
+        protocol: tunnel.vpn.name().into(),
+        device: tunnel.device.to_string(),
+        server: tunnel.server.to_string(),
+        phase: tunnel.phase.name().into(),
+        reason: some(tunnel.reason),
+        age_secs: now.since(tunnel.created).as_secs(),
+        idle_secs: now.since(tunnel.last_seen).as_secs(),
+        bytes_out: tunnel.bytes[0],
+        bytes_in: tunnel.bytes[1],
+        packets_out: tunnel.packets[0],
+        packets_in: tunnel.packets[1],
+        ids: tunnel.ids.iter().map(tunnel_ids).collect(),
+        remark: some(tunnel.remark),
+    }
+}
+
+fn tunnel_ids(ids: &Ids) -> TunnelIds {
+    let shown = |id: Option<u64>| {
+        id.map(|id| match ids.what {
+            "spi" => format!("{id:#010x}"),
+            "ike" => format!("{id:016x}"),
+            _ => id.to_string(),
+        })
+    };
+    TunnelIds {
+        kind: ids.what.into(),
+        inside: shown(ids.inside),
+        outside: shown(ids.outside),
+        remote: shown(ids.remote),
+        learned: ids.learned.map(Learned::name).map(Into::into),
+    }
+}
+
 fn row(session: &SessionView, now: Timestamp) -> FlowRow {
     let origin = match session.origin {
         _ if session.router => "router",
@@ -174,5 +240,64 @@ fn row(session: &SessionView, now: Timestamp) -> FlowRow {
         origin: origin.into(),
         name: passthrough::by_port(session.protocol, session.internal.id.0, session.remote.id.0)
             .map(|vpn| vpn.name().into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use passthrough::Vpn;
+    use passthrough::view::Phase;
+
+    use super::*;
+
+    #[test]
+    fn a_vpn_session_is_reported_with_its_ids_as_packet_dumps_spell_them() {
+        let ids = |what, inside, outside, remote, learned| Ids { what, inside, outside, remote, learned };
+        let tunnel = TunnelView {
+            vpn: Vpn::Esp,
+            device: Ipv4Addr::new(192, 168, 1, 10),
+            server: Ipv4Addr::new(198, 51, 100, 9),
+            phase: Phase::Closed,
+            reason: "idle",
+            created: Timestamp::from_micros(1_000_000),
+            last_seen: Timestamp::from_micros(9_000_000),
+            packets: [1, 2],
+            bytes: [3, 4],
+            ids: vec![
+                ids("spi", Some(0x1a2b), Some(0x1a2b), None, Some(Learned::FanOut)),
+                ids("ike", Some(0xa1b2), None, Some(u64::MAX), None),
+                ids("call", Some(0), Some(50514), Some(7), None),
+            ],
+            remark: "",
+        };
+        let row = tunnel_row(&tunnel, Timestamp::from_micros(12_500_000));
+        let text = |id: &str| Some(id.to_owned());
+        let told = |kind: &str, inside, outside, remote, learned| TunnelIds {
+            kind: kind.into(),
+            inside,
+            outside,
+            remote,
+            learned,
+        };
+        let expected = TunnelRow {
+            protocol: "IPsec ESP".into(),
+            device: "192.168.1.10".into(),
+            server: "198.51.100.9".into(),
+            phase: "closed".into(),
+            reason: text("idle"),
+            age_secs: 11,
+            idle_secs: 3,
+            bytes_out: 3,
+            bytes_in: 4,
+            packets_out: 1,
+            packets_in: 2,
+            ids: vec![
+                told("spi", text("0x00001a2b"), text("0x00001a2b"), None, text("fan-out")),
+                told("ike", text("000000000000a1b2"), None, text("ffffffffffffffff"), None),
+                told("call", text("0"), text("50514"), text("7"), None),
+            ],
+            remark: None,
+        };
+        assert_eq!(row, expected);
     }
 }

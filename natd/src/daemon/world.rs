@@ -1,5 +1,6 @@
 //! The router's surroundings as the daemon sees them now: interfaces, addresses, listening sockets, sysctls.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::net::Ipv4Addr;
 use std::time::Duration;
@@ -13,6 +14,7 @@ use crate::config::Config;
 use crate::engine::Engine;
 use crate::io::netlink::{Interface, Interfaces, Links};
 use crate::io::rules::Kernel;
+use crate::order;
 use crate::report::State;
 
 /// One side of the router.
@@ -131,10 +133,7 @@ impl World {
     }
 
     pub(super) fn lan_prefixes(&self) -> Vec<(Ipv4Addr, u8)> {
-        let mut prefixes: Vec<_> = self.lan.iter().flat_map(Side::prefixes).collect();
-        prefixes.sort_unstable();
-        prefixes.dedup();
-        prefixes
+        order::distinct(self.lan.iter().flat_map(Side::prefixes))
     }
 
     /// Why nothing is translated.
@@ -180,7 +179,12 @@ pub(super) fn listeners() -> Listeners {
     const UDP_UNCONNECTED: u8 = 0x07;
     let ports = |file, state| {
         let text = fs::read_to_string(file).unwrap_or_default();
-        proc::wildcard_listeners(&text, state).collect()
+        let mut ports = BTreeSet::new();
+        // Not collect, which brings a sort with it.
+        for port in proc::wildcard_listeners(&text, state) {
+            ports.insert(port);
+        }
+        ports
     };
     Listeners { tcp: ports("/proc/net/tcp", TCP_LISTEN), udp: ports("/proc/net/udp", UDP_UNCONNECTED) }
 }

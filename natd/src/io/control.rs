@@ -59,6 +59,8 @@ pub enum Request {
         /// Only those of this protocol.
         protocol: Option<Protocol>,
     },
+    /// A line for each VPN session: [`crate::report::TunnelRow`], in any order.
+    Sessions,
     /// Clean up and end; the connection tells when that is done.
     Stop {
         /// Remove the guard too.
@@ -70,7 +72,7 @@ impl Request {
     /// Does it change anything, so that not everyone may ask for it?
     pub const fn changes_state(&self) -> bool {
         match self {
-            Self::Status | Self::Flows { .. } => false,
+            Self::Status | Self::Flows { .. } | Self::Sessions => false,
             Self::Stop { .. } => true,
         }
     }
@@ -87,11 +89,12 @@ impl Request {
         match (command.as_str(), device, protocol, open) {
             ("status", None, None, None) => Ok(Self::Status),
             ("flows", device, protocol, None) => Ok(Self::Flows { device, protocol }),
+            ("sessions", None, None, None) => Ok(Self::Sessions),
             ("stop", None, None, open) => Ok(Self::Stop { open: open.unwrap_or(false) }),
-            ("status" | "flows" | "stop", ..) => {
+            ("status" | "flows" | "sessions" | "stop", ..) => {
                 Err(format!("{command:?} does not take all of these fields"))
             }
-            _ => Err(format!("no command is called {command:?}; there are status, flows and stop")),
+            _ => Err(format!("no command is called {command:?}; there are status, flows, sessions and stop")),
         }
     }
 
@@ -105,6 +108,7 @@ impl Request {
                 protocol: protocol.map(|protocol| protocol.to_string()),
                 ..name("flows")
             },
+            Self::Sessions => name("sessions"),
             Self::Stop { open } => WireRequest { open: Some(*open), ..name("stop") },
         };
         let mut line = serde_json::to_string(&wire).expect("strings and booleans are JSON");
@@ -214,6 +218,7 @@ mod tests {
         let device = Some(Ipv4Addr::new(192, 168, 1, 10));
         for request in [
             Request::Status,
+            Request::Sessions,
             Request::Flows { device: None, protocol: None },
             Request::Flows { device, protocol: Some(Protocol::Udp) },
             Request::Stop { open: true },
@@ -241,6 +246,7 @@ mod tests {
             ("{}", "missing field `command`"),
             (r#"{"command":"reboot"}"#, r#"no command is called "reboot""#),
             (r#"{"command":"status","open":true}"#, r#""status" does not take"#),
+            (r#"{"command":"sessions","protocol":"udp"}"#, r#""sessions" does not take"#),
             (r#"{"command":"flows","device":"fe80::1"}"#, "not an IPv4 address"),
             (r#"{"command":"flows","protocol":"gre"}"#, "not a protocol"),
             (r#"{"command":"stop","now":true}"#, "unknown field `now`"),

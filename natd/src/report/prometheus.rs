@@ -44,6 +44,10 @@ fn daemon(status: &Status, page: &mut Page) {
     for (protocol, n) in [("tcp", by_protocol.tcp), ("udp", by_protocol.udp), ("icmp", by_protocol.icmp)] {
         page.sample("natd_sessions", &[("protocol", protocol)], n);
     }
+    page.metric("natd_vpn_sessions", Kind::Gauge, "VPN sessions now");
+    for (protocol, n) in &status.vpn_sessions {
+        page.sample("natd_vpn_sessions", &[("protocol", protocol)], *n);
+    }
     page.single("natd_sessions_limit", Kind::Gauge, "Sessions there may be", status.sessions.limit);
     page.single("natd_sessions_peak", Kind::Gauge, "Most sessions at one time", status.sessions.peak);
     page.single("natd_mappings", Kind::Gauge, "Mappings in use", status.mappings);
@@ -208,8 +212,8 @@ mod tests {
             value.parse::<u64>().unwrap();
             assert!(samples.insert(sample), "{sample} stands twice");
         }
-        assert_eq!(types.len(), 21);
-        assert_eq!(samples.len(), 53);
+        assert_eq!(types.len(), 22);
+        assert_eq!(samples.len(), 55);
     }
 
     #[test]
@@ -222,6 +226,7 @@ mod tests {
             "natd_state{state=\"waiting-for-address\"} 0",
             "natd_uptime_seconds 7440",
             "natd_sessions{protocol=\"udp\"} 200",
+            "natd_vpn_sessions{protocol=\"IPsec ESP\"} 1",
             "natd_packets_total{way=\"inbound\"} 800000",
             "natd_bytes_total{way=\"hairpin\"} 9000",
             "natd_dropped_packets_total{reason=\"filtered\"} 1234",

@@ -1,6 +1,9 @@
 //! A household at two moments, for the tests of the views.
 
-use super::{ByProtocol, Device, FlowRow, Kernel, Lan, Queue, Sessions, State, Status, Traffic, Wan};
+use super::{
+    ByProtocol, Device, FlowRow, Kernel, Lan, Queue, Sessions, State, Status, Traffic, TunnelIds, TunnelRow,
+    Wan,
+};
 
 /// A router with three devices that has been up for two hours.
 pub(crate) fn status() -> Status {
@@ -37,6 +40,7 @@ pub(crate) fn status() -> Status {
         bytes: Traffic { outbound: 50_000_000, inbound: 1_100_000_000, hairpin: 9000, local: 400_000 },
         drops: [("filtered".into(), 1234), ("malformed".into(), 2), ("something-new".into(), 1)].into(),
         notes: [("inexact-reset".into(), 5)].into(),
+        vpn_sessions: [("IKE".into(), 2), ("IPsec ESP".into(), 1)].into(),
         queues: vec![
             Queue { number: 0, waiting: 3, queue_dropped: 0, user_dropped: 0 },
             Queue { number: 1, waiting: 0, queue_dropped: 7, user_dropped: 2 },
@@ -77,6 +81,32 @@ fn device(address: &str, sessions: u64, bytes_out: u64, bytes_in: u64) -> Device
         packets_out: bytes_out / 100,
         packets_in: bytes_in / 1000,
         refused: 0,
+    }
+}
+
+/// An ESP tunnel in the middle of a rekey.
+pub(crate) fn tunnel() -> TunnelRow {
+    let spi = |inside: Option<&str>, remote: &str, learned: Option<&str>| TunnelIds {
+        kind: "spi".into(),
+        inside: inside.map(Into::into),
+        outside: inside.map(Into::into),
+        remote: Some(remote.into()),
+        learned: learned.map(Into::into),
+    };
+    TunnelRow {
+        protocol: "IPsec ESP".into(),
+        device: "192.168.1.10".into(),
+        server: "198.51.100.9".into(),
+        phase: "rekey".into(),
+        reason: None,
+        age_secs: 3900,
+        idle_secs: 1,
+        bytes_out: 4096,
+        bytes_in: 1_300_000,
+        packets_out: 60,
+        packets_in: 900,
+        ids: vec![spi(None, "0x00000002", None), spi(Some("0x1a2b3c4d"), "0x55667788", Some("evidence"))],
+        remark: None,
     }
 }
 

@@ -6,6 +6,8 @@
 use std::fmt::Write as _;
 use std::io;
 
+use crate::order;
+
 /// Which edge of its column a cell stands at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Edge {
@@ -53,7 +55,8 @@ impl Table {
 
     /// Writes heading and rows, each line after `indent`, without blanks at the end.
     pub(crate) fn print(mut self, indent: &str, out: &mut dyn io::Write) -> io::Result<()> {
-        self.rows.sort_by_key(|(key, _)| *key);
+        // A later row begins at a later place.
+        order::pairs(&mut self.rows);
         let mut line = String::new();
         self.lay_out(indent, self.columns.iter().map(|(heading, _)| *heading), &mut line);
         writeln!(out, "{line}")?;

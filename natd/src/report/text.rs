@@ -1,11 +1,11 @@
-//! Status and flows as aligned text for people.
+//! Status, flows and VPN sessions as aligned text for people.
 
 use std::io::{self, Write};
 use std::net::Ipv4Addr;
 
 use super::table::{Edge, Table};
 use super::units::{bytes, count, percent, span};
-use super::{Device, FlowRow, Queue, Status, Traffic, reasons};
+use super::{Device, FlowRow, Queue, Status, Traffic, TunnelIds, TunnelRow, reasons};
 
 /// Writes what `natd status` shows.
 ///
@@ -207,6 +207,63 @@ impl Flows {
     }
 }
 
+/// Writes what `natd sessions` shows: sorted by device, with a heading.
+///
+/// # Errors
+/// Those of `out`.
+pub fn sessions(tunnels: &[TunnelRow], out: &mut dyn Write) -> io::Result<()> {
+    if tunnels.is_empty() {
+        return writeln!(out, "no VPN sessions");
+    }
+    let mut table = Table::new(&[
+        ("DEVICE", Edge::Left),
+        ("SERVER", Edge::Left),
+        ("PROTOCOL", Edge::Left),
+        ("PHASE", Edge::Left),
+        ("AGE", Edge::Right),
+        ("SENT", Edge::Right),
+        ("RECEIVED", Edge::Right),
+        ("IDS", Edge::Left),
+        ("REMARK", Edge::Left),
+    ]);
+    for tunnel in tunnels {
+        let mut phase = tunnel.phase.clone();
+        if let Some(reason) = &tunnel.reason {
+            phase = phase + ": " + reason;
+        }
+        let ids: Vec<String> = tunnel.ids.iter().map(shown_ids).collect();
+        table.row(
+            address_key(&tunnel.device),
+            &[
+                &tunnel.device,
+                &tunnel.server,
+                &tunnel.protocol,
+                &phase,
+                &span(tunnel.age_secs),
+                &bytes(tunnel.bytes_out),
+                &bytes(tunnel.bytes_in),
+                &ids.join(", "),
+                tunnel.remark.as_deref().unwrap_or_default(),
+            ],
+        );
+    }
+    table.print("", out)
+}
+
+/// `call 100=50514/7`: inside, what stands for it outside if that differs, and the server's.
+fn shown_ids(ids: &TunnelIds) -> String {
+    let known = |id: &Option<String>| id.clone().unwrap_or_else(|| "?".to_owned());
+    let mut text = ids.kind.clone() + " " + &known(&ids.inside);
+    if ids.outside.is_some() && ids.outside != ids.inside {
+        text = text + "=" + &known(&ids.outside);
+    }
+    text = text + "/" + &known(&ids.remote);
+    match &ids.learned {
+        Some(learned) => text + " (" + learned + ")",
+        None => text,
+    }
+}
+
 /// Sorts by device, then protocol, then port.
 fn flow_key(flow: &FlowRow) -> u64 {
     let (address, port) = flow.internal.rsplit_once(':').unwrap_or((&flow.internal, ""));
@@ -320,6 +377,40 @@ INTERNAL            PROTO  EXTERNAL           REMOTE            STATE          A
 4 flows, 16.0 KiB sent, 2.4 MiB received
 ";
         assert_eq!(String::from_utf8(out).unwrap(), expected);
+    }
+
+    #[test]
+    fn sessions_are_sorted_by_device_and_show_their_ids() {
+        let id = |text: &str| Some(text.to_owned());
+        let call = TunnelIds {
+            kind: "call".into(),
+            inside: id("100"),
+            outside: id("50514"),
+            remote: id("7"),
+            learned: None,
+        };
+        let pptp = TunnelRow {
+            protocol: "PPTP".into(),
+            device: "192.168.1.9".into(),
+            phase: "closed".into(),
+            reason: id("stop request"),
+            ids: vec![call],
+            remark: id("no encryption to rely on"),
+            ..samples::tunnel()
+        };
+        let bare = TunnelRow { ids: vec![], phase: "data".into(), ..samples::tunnel() };
+        let mut out = Vec::new();
+        sessions(&[samples::tunnel(), pptp, bare], &mut out).unwrap();
+        let expected = "\
+DEVICE        SERVER        PROTOCOL   PHASE                   AGE     SENT  RECEIVED  IDS                                                     REMARK
+192.168.1.9   198.51.100.9  PPTP       closed: stop request  1h05m  4.0 KiB   1.2 MiB  call 100=50514/7                                        no encryption to rely on
+192.168.1.10  198.51.100.9  IPsec ESP  rekey                 1h05m  4.0 KiB   1.2 MiB  spi ?/0x00000002, spi 0x1a2b3c4d/0x55667788 (evidence)
+192.168.1.10  198.51.100.9  IPsec ESP  data                  1h05m  4.0 KiB   1.2 MiB
+";
+        assert_eq!(String::from_utf8(out).unwrap(), expected);
+        let mut out = Vec::new();
+        sessions(&[], &mut out).unwrap();
+        assert_eq!(out, b"no VPN sessions\n");
     }
 
     #[test]

@@ -14,6 +14,7 @@ use std::time::Duration;
 use self::ink::{Ink, Line};
 use super::units::{bit_rate, bytes, count, per_second, percent, rate, span};
 use super::{Device, State, Status, reasons};
+use crate::order;
 
 /// Columns and rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -188,15 +189,14 @@ impl View {
         let before = self.before.as_ref();
         let elapsed = before.map_or(Duration::ZERO, |(_, elapsed)| *elapsed);
         let earlier = before.map(|(before, _)| before);
-        let mut rows: Vec<(Rates, &Device)> = self
+        let rows: Vec<(Rates, &Device)> = self
             .current
             .devices
             .iter()
             .map(|device| (device_rates(device, earlier, elapsed), device))
             .collect();
-        rows.sort_by_key(|(rates, device)| {
-            std::cmp::Reverse((rates.down.saturating_add(rates.up), device.sessions))
-        });
+        let rows = order::by(rows, |(_, device)| !device.sessions);
+        let rows = order::by(rows, |(rates, _)| !rates.down.saturating_add(rates.up));
         let top = rows.first().map_or(0, |(rates, _)| rates.down.saturating_add(rates.up));
         let heading = format!(" {:<15}  {:>8}  {:>13}  {:>13}", "DEVICE", "SESSIONS", "DOWN", "UP");
         let spare = usize::from(size.columns).saturating_sub(heading.len() + 3);
@@ -230,7 +230,7 @@ impl View {
 
     fn drops(&self) -> Vec<Line> {
         let before = self.before.as_ref();
-        let mut rows: Vec<(u64, &str, u64)> = self
+        let rows: Vec<(u64, &str, u64)> = self
             .current
             .drops
             .iter()
@@ -243,7 +243,7 @@ impl View {
         if rows.is_empty() {
             return vec![Line::new(), Line::new().put(Ink::Dim, " nothing dropped")];
         }
-        rows.sort_by_key(|(fresh, _, n)| std::cmp::Reverse((*fresh, *n)));
+        let rows = order::by(order::by(rows, |(_, _, n)| !n), |(fresh, ..)| !fresh);
         let heading = format!(" {:<22}  {:>10}  {:>9}", "DROPPED", "PACKETS", "RATE");
         let mut lines = vec![Line::new(), Line::new().put(Ink::Heading, heading)];
         for (fresh, reason, n) in rows {
@@ -292,6 +292,19 @@ impl View {
         }
         lines
     }
+}
+
+/// A screen for a table of text that its reader knows otherwise: `heading`, then as many lines as fit. With
+/// `trouble` the table is what was last seen.
+pub fn table(heading: &str, text: &str, trouble: Option<&str>, size: Size, style: Style) -> String {
+    let (ink, rows) = if trouble.is_some() { (Ink::Dim, Ink::Dim) } else { (Ink::Good, Ink::Plain) };
+    let mut lines = vec![Line::new().put(ink, format!(" ● {heading}")).put(Ink::Dim, "   q quits")];
+    lines.extend(trouble.map(|trouble| Line::new().put(Ink::Bad, format!(" {trouble}"))));
+    let room = usize::from(size.rows).saturating_sub(lines.len());
+    let mut table = vec![Line::new()];
+    table.extend(text.lines().map(|line| Line::new().put(rows, format!(" {line}"))));
+    lines.extend(shortened(table, room));
+    finish(lines, size, style)
 }
 
 /// One screen without memory: the view after `before` and then, `elapsed` later, `current`.

@@ -1,9 +1,9 @@
 //! The nft side of the rules; the parent module tells what and why.
 
-use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
 use super::{Backend, GUARD_TABLE, KIND_MASK, LOCAL_SOCKET, MARK_MASK, Mark, Queues, Surroundings, TABLE};
+use crate::order;
 
 /// What is left of the mark when our bits are cleared.
 const UNMARK: u32 = !MARK_MASK;
@@ -222,13 +222,12 @@ fn both_sides(s: &Surroundings) -> impl Iterator<Item = String> {
 
 /// The LAN interfaces as an anonymous set; `None` when there are none, since nft has no empty one.
 fn lan(s: &Surroundings) -> Option<String> {
-    let names: BTreeSet<String> = s.lan.iter().map(ToString::to_string).collect();
-    (!names.is_empty()).then(|| format!("{{ {} }}", names.into_iter().collect::<Vec<_>>().join(", ")))
+    let names = order::distinct(s.lan.iter().map(ToString::to_string));
+    (!names.is_empty()).then(|| format!("{{ {} }}", names.join(", ")))
 }
 
 fn wan_addresses(s: &Surroundings) -> Vec<Ipv4Addr> {
-    let unique: BTreeSet<Ipv4Addr> = s.wan_addresses.iter().map(|address| address.addr).collect();
-    unique.into_iter().collect()
+    order::distinct(s.wan_addresses.iter().map(|address| address.addr))
 }
 
 fn address_set(name: &str, addresses: &[Ipv4Addr]) -> String {
@@ -250,9 +249,8 @@ fn elements(list: &[String]) -> String {
 /// 32 counts as 32.
 fn disjoint(prefixes: &[(Ipv4Addr, u8)]) -> Vec<(Ipv4Addr, u8)> {
     let mut kept: Vec<(Ipv4Addr, u8)> = Vec::new();
-    let mut widest_first: Vec<(u8, Ipv4Addr)> =
-        prefixes.iter().map(|&(addr, length)| (length.min(32), network(addr, length.min(32)))).collect();
-    widest_first.sort_unstable();
+    let networks = prefixes.iter().map(|&(addr, length)| (length.min(32), network(addr, length.min(32))));
+    let widest_first: Vec<(u8, Ipv4Addr)> = order::distinct(networks);
     for (length, addr) in widest_first {
         if !kept.iter().any(|&(wide, wide_length)| network(addr, wide_length) == wide) {
             kept.push((addr, length));

@@ -1,6 +1,7 @@
 //! The iptables side of the rules: only the NFQUEUE target, in chains of our own.
 
 use super::{KIND_MASK, Mark, Queues, Surroundings};
+use crate::order;
 
 /// One of our chains and where it hangs.
 struct Chain {
@@ -117,9 +118,7 @@ fn unhook(chain: &Chain, present: &Present) -> Vec<String> {
 fn rules(chain: &Chain, s: &Surroundings) -> Vec<String> {
     let queue = queue(s.queues);
     let marked = |mark: Mark| format!("-m mark --mark {:#010x}/{KIND_MASK:#010x}", mark.bits());
-    let mut lan: Vec<_> = s.lan.iter().collect();
-    lan.sort_unstable();
-    lan.dedup();
+    let lan = order::distinct(&s.lan);
     if s.wan_addresses.is_empty() {
         Vec::new()
     } else if chain.name == PRE.name {

@@ -119,6 +119,8 @@ pub(super) struct Remote {
     /// Children whose inbound SPI is not known, those whose gate opened first in front.
     open: Vec<u32>,
     unknown: Vec<Unknown>,
+    /// Changes with whatever may change a verdict on a packet that is held.
+    changes: u32,
 }
 
 /// Whose an inbound packet is.
@@ -149,6 +151,11 @@ impl Remote {
     /// Is nothing remembered?
     pub(super) fn is_empty(&self) -> bool {
         self.children.is_empty() && self.unknown.is_empty()
+    }
+
+    /// How often something changed that a verdict depends on.
+    pub(super) fn changes(&self) -> u32 {
+        self.changes
     }
 
     /// Every pair, oldest first.
@@ -352,21 +359,30 @@ impl Remote {
 
     /// Children that an unknown SPI may belong to, those whose gate opened last at the end.
     fn candidates(&self, now: Timestamp, unknown: &Unknown) -> Vec<u32> {
-        let opened = |id: &u32| self.children.get(id).map(|child| child.opened);
+        let gates: Vec<(Timestamp, bool)> = self
+            .open
+            .iter()
+            .filter_map(|id| self.children.get(id))
+            .map(|child| (child.opened, child.origin == Origin::Restart))
+            .collect();
         // How many gates were open when an SPI was first seen.
-        let before = |first: Timestamp| self.open.partition_point(|id| opened(id) <= Some(first));
+        let before = |first: Timestamp| gates.partition_point(|(opened, _)| *opened <= first);
         let end = before(unknown.first);
-        let multiple = |id: &u32| self.children.get(id).is_some_and(|c| c.origin == Origin::Restart);
-        let mut spoken_for = 0;
-        for n in 1..end {
-            if self.open.get(n - 1).is_none_or(multiple) {
+        // By how many SPIs with just the first n gates to choose from, for each n.
+        let mut choosers = alloc::vec![0; gates.len() + 1];
+        for other in self.unknown.iter().filter(|other| other.spi != unknown.spi && other.packets > 1) {
+            if let Some(count) = choosers.get_mut(before(other.first)) {
+                *count += 1;
+            }
+        }
+        let (mut spoken_for, mut owed) = (0, 0);
+        for (n, (count, (_, multiple))) in choosers.iter().skip(1).zip(&gates).enumerate().take(end) {
+            if *multiple {
                 break;
             }
-            let others = self.unknown.iter().filter(|other| {
-                other.spi != unknown.spi && other.packets > 1 && (1..=n).contains(&before(other.first))
-            });
-            if others.count() == n {
-                spoken_for = n;
+            owed += count;
+            if owed == n + 1 && n + 1 < end {
+                spoken_for = n + 1;
             }
         }
         let found = self.open.get(spoken_for..end).unwrap_or_default().to_vec();
@@ -398,6 +414,7 @@ impl Remote {
             id
         };
         self.open.retain(|&other| other != id);
+        self.changes = self.changes.wrapping_add(1);
         for &older in &self.open {
             if let Some(older) = self.children.get_mut(&older) {
                 if older.device == device && older.opened < opened {
@@ -452,11 +469,13 @@ impl Remote {
         self.children.insert(id, child);
         let place = self.open.partition_point(|id| self.children.get(id).is_some_and(|c| c.opened <= opened));
         self.open.insert(place, id);
+        self.changes = self.changes.wrapping_add(1);
         Some(id)
     }
 
     fn remove(&mut self, id: u32) {
         let Some(child) = self.children.remove(&id) else { return };
+        self.changes = self.changes.wrapping_add(1);
         self.open.retain(|&other| other != id);
         if let Some(spi) = child.inbound {
             if self.by_inbound.get(&spi) == Some(&id) {

@@ -449,6 +449,11 @@ impl Ipsec {
         })
     }
 
+    /// How often something changed that whose ESP from `remote` is depends on.
+    pub(crate) fn changes(&self, remote: Ipv4Addr) -> u32 {
+        self.remotes.get(&remote).map_or(0, Remote::changes)
+    }
+
     /// Conntrack knew ESP between the two when natd started.
     pub(crate) fn adopt(&mut self, now: Timestamp, device: Ipv4Addr, remote: Ipv4Addr) {
         if let Some(esp) = self.remote(remote) {

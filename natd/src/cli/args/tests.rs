@@ -23,6 +23,8 @@ fn every_subcommand_has_its_defaults() {
     );
     let flows = FlowsOptions { socket: socket(), device: None, protocol: None, json: false };
     assert_eq!(parsed("flows"), Ok(Invocation::Flows(flows)));
+    let sessions = SessionsOptions { socket: socket(), json: false };
+    assert_eq!(parsed("sessions"), Ok(Invocation::Sessions(sessions)));
 }
 
 #[test]
@@ -47,6 +49,15 @@ fn status_has_four_forms_and_one_at_a_time() {
     for line in ["status --watch --json", "status --json --prometheus", "status --prometheus --watch"] {
         assert_eq!(parsed(line), Err("--watch, --json and --prometheus exclude each other".into()));
     }
+}
+
+#[test]
+fn sessions_has_three_forms_and_one_at_a_time() {
+    let json = SessionsOptions { socket: socket(), json: true };
+    assert_eq!(parsed("sessions --json"), Ok(Invocation::Sessions(json)));
+    assert_eq!(parsed("sessions --watch"), Ok(Invocation::WatchSessions { socket: socket() }));
+    let both = parsed("sessions --watch --json");
+    assert_eq!(both, Err("--watch and --json exclude each other".into()));
 }
 
 #[test]

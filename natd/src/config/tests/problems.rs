@@ -63,10 +63,9 @@ fn problems_of_nat() {
             "line 2: nat.wan: \"eth1\" is also in lan, on line 4; use the interface towards the internet for wan alone",
         ),
         (
-            &nat("scope = \"vpn\""),
-            "line 4: nat.scope: \"vpn\" comes with VPN passthrough, which this version does not have; use \"all\"",
+            &nat("scope = \"vpns\""),
+            "line 4: nat.scope: \"vpns\" is not known (did you mean \"vpn\"?); use \"all\" or \"vpn\"",
         ),
-        (&nat("scope = \"lan\""), "line 4: nat.scope: \"lan\" is not known; use \"all\""),
         (
             &nat("filtering = \"adress-dependent\""),
             &format!(
@@ -162,7 +161,7 @@ fn problems_of_forwards() {
         (
             "[[forward]]",
             &[
-                "line 5: forward.protocol: is missing; add protocol = \"tcp\", \"udp\" or \"tcp+udp\"",
+                "line 5: forward.protocol: is missing; add protocol = \"tcp\", \"udp\", \"tcp+udp\", \"esp\", \"gre\" or \"l2tpv3\"",
                 "line 5: forward.external: is missing; add the port on the WAN address: external = 443",
                 "line 5: forward.host: is missing; add the device's address: host = \"192.168.1.10\"",
             ],
@@ -170,7 +169,7 @@ fn problems_of_forwards() {
         (
             &forward("\"TCP\"", "1", "\"192.168.1.10\"", ""),
             &[
-                "line 6: forward.protocol: \"TCP\" is not known (did you mean \"tcp\"?); use \"tcp\", \"udp\" or \"tcp+udp\"",
+                "line 6: forward.protocol: \"TCP\" is not known (did you mean \"tcp\"?); use \"tcp\", \"udp\", \"tcp+udp\", \"esp\", \"gre\" or \"l2tpv3\"",
             ],
         ),
         (
@@ -330,7 +329,7 @@ fn problems_of_the_other_tables() {
 
 #[test]
 fn unknown_tables_and_keys() {
-    let tables = "natd's tables are [nat], [[forward]], [timeout], [kernel], [control] and [log]";
+    let tables = "natd's tables are [nat], [[forward]], [passthrough], [ipsec], [pptp], [l2tp], [timeout], [kernel], [control] and [log]";
     let rows: &[(&str, &str)] = &[
         ("filtring = \"a\"", "line 4: nat.filtring: is not a key of [nat]; did you mean filtering?"),
         ("mss-clamp = false", "line 4: nat.mss-clamp: is not a key of [nat]; did you mean mss_clamp?"),

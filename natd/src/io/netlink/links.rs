@@ -6,6 +6,8 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use nat_core::decision::InterfaceAddress;
 
+use crate::order;
+
 use super::message::{Message, ne32};
 use super::socket::{Socket, flags};
 
@@ -44,6 +46,19 @@ pub enum Scope {
     Host,
     /// Something else.
     Other(u8),
+}
+
+impl Scope {
+    /// Widest first.
+    fn rank(self) -> u16 {
+        match self {
+            Self::Global => 0,
+            Self::Site => 1,
+            Self::Link => 2,
+            Self::Host => 3,
+            Self::Other(scope) => 4 + u16::from(scope),
+        }
+    }
 }
 
 /// An IPv4 address of an interface.
@@ -179,7 +194,10 @@ impl Links {
             |message| add_address(&mut list, message),
         )?;
         for interface in &mut list {
-            interface.addresses.sort_by_key(|address| (address.scope, address.secondary));
+            let addresses = std::mem::take(&mut interface.addresses);
+            interface.addresses = order::by(addresses, |address| {
+                u64::from(address.scope.rank()) << 1 | u64::from(address.secondary)
+            });
         }
         Ok(Interfaces { list })
     }

@@ -37,6 +37,7 @@ pub fn survey(
         rp_filter: [rp_filter("all"), rp_filter(wan.as_str())],
         routes: table("route"),
         conntrack_helper: sysctl("netfilter/nf_conntrack_helper"),
+        modules: file("/proc/modules"),
         nft: nft_ruleset(),
         iptables_legacy: iptables_legacy(),
         iptables_nft: output("iptables-nft-save"),

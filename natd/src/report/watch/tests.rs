@@ -186,3 +186,23 @@ fn a_full_table_and_fresh_losses_are_red() {
     assert!(shown.contains("\x1b[1;31m██████"), "{shown}");
     assert!(shown.contains("\x1b[1;31m5 lost\x1b[0m"), "{shown}");
 }
+
+#[test]
+fn a_table_fits_the_screen_and_stays_when_the_daemon_is_lost() {
+    let text = "DEVICE  SERVER\n192.168.1.9  a\n192.168.1.10  b\n192.168.1.11  c\n";
+    let whole = table("VPN sessions", text, None, screen(30, 24), PLAIN);
+    assert_eq!(
+        whole,
+        " ● VPN sessions   q quits\n\n DEVICE  SERVER\n 192.168.1.9  a\n 192.168.1.10  b\n 192.168.1.11  c\n"
+    );
+    let small = table("VPN sessions", text, None, screen(12, 5), PLAIN);
+    assert_eq!(small, " ● VPN sess…\n\n DEVICE  SE…\n 192.168.1.…\n … and 2 mo…\n");
+    let lost = table("VPN sessions", text, Some("natd is not running"), screen(30, 24), PLAIN);
+    assert_eq!(lost.lines().nth(1), Some(" natd is not running"));
+    assert!(lost.ends_with(" 192.168.1.11  c\n"));
+    for rows in 0..4 {
+        assert!(
+            table("VPN sessions", text, Some("x"), screen(3, rows), PLAIN).lines().count() <= rows.into()
+        );
+    }
+}
