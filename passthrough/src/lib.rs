@@ -4,6 +4,13 @@
 //! convention, not a proof; what the packets say is looked at when passthrough is.
 #![no_std]
 #![forbid(unsafe_code)]
+#![cfg_attr(test, allow(clippy::cast_possible_truncation, reason = "test values are made by hand"))]
+
+extern crate alloc;
+
+pub mod gre;
+pub mod l2tp;
+pub mod usage;
 
 use nat_core::flow::Protocol;
 
