@@ -9,6 +9,7 @@
 extern crate alloc;
 
 pub mod gre;
+pub mod keyed;
 pub mod l2tp;
 pub mod usage;
 
