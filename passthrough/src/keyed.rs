@@ -37,7 +37,7 @@ use nat_core::time::Timestamp;
 
 use crate::gre::GreHeader;
 use crate::l2tp::message::{self, Body, Kind};
-use crate::usage::{Phase, Usage};
+use crate::usage::{Phase, Pulse, Usage};
 
 /// One packet, behind its IPv4 header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -150,8 +150,6 @@ const IDLE: Duration = Duration::from_secs(300);
 /// RFC 3931 section 4.2: a control message is sent again for a good minute.
 const UNANSWERED: Duration = Duration::from_secs(120);
 const CLOSING: Duration = Duration::from_secs(31);
-const FRESH: Duration = Duration::from_secs(70);
-const QUIET: Duration = Duration::from_secs(120);
 const MAX_CONVERSATIONS: usize = 1024;
 const MAX_PER_DEVICE: usize = 128;
 const MAX_PER_REMOTE: usize = 128;
@@ -167,9 +165,7 @@ struct Conversation {
     carrier: Carrier,
     inbound: Vec<Key>,
     outbound: Vec<Key>,
-    closed: bool,
-    payload: Option<Timestamp>,
-    hello: Option<Timestamp>,
+    pulse: Pulse,
     /// The device's last packet.
     spoke: Timestamp,
     deadline: Timestamp,
@@ -177,25 +173,20 @@ struct Conversation {
 }
 
 impl Conversation {
+    fn spoke_or_heard(&mut self, now: Timestamp, direction: Direction) {
+        match direction {
+            Direction::Outbound => self.spoke = now,
+            Direction::Inbound => self.pulse.answered = true,
+        }
+    }
+
     fn refresh(&mut self, now: Timestamp) {
-        let idle = match (self.closed, self.usage.heard()) {
+        let idle = match (self.pulse.closed, self.pulse.answered) {
             (true, _) => CLOSING,
             (false, false) => UNANSWERED,
             (false, true) => IDLE,
         };
         self.deadline = now + idle;
-    }
-
-    fn phase(&self, now: Timestamp) -> Phase {
-        let fresh = |at: Option<Timestamp>| at.is_some_and(|at| now.since(at) < FRESH);
-        match self {
-            _ if self.closed => Phase::Closed,
-            _ if !self.usage.heard() => Phase::Handshake,
-            _ if now.since(self.usage.last_seen) >= QUIET => Phase::Idle,
-            _ if fresh(self.payload) => Phase::Data,
-            _ if fresh(self.hello) => Phase::Keepalive,
-            _ => Phase::Established,
-        }
     }
 }
 
@@ -255,7 +246,7 @@ impl Keyed {
 
     /// Does another device than `device` talk to `remote`?
     pub fn taken_by_other(&self, carrier: Carrier, device: Ipv4Addr, remote: Ipv4Addr) -> bool {
-        self.party(remote, carrier).any(|(_, other)| other.device != device && !other.closed)
+        self.party(remote, carrier).any(|(_, other)| other.device != device && !other.pulse.closed)
     }
 
     /// A packet of a device. It is refused where its answers could not be told from another device's.
@@ -354,10 +345,8 @@ impl Keyed {
     ) {
         if let Some(conversation) = self.conversations.get_mut(&conversation.0) {
             conversation.usage.add(now, direction, packets, bytes);
-            conversation.payload = Some(now);
-            if direction == Direction::Outbound {
-                conversation.spoke = now;
-            }
+            conversation.pulse.payload = Some(now);
+            conversation.spoke_or_heard(now, direction);
             conversation.refresh(now);
         }
     }
@@ -371,7 +360,7 @@ impl Keyed {
             carrier: conversation.carrier,
             inbound: conversation.inbound.clone(),
             outbound: conversation.outbound.clone(),
-            phase: conversation.phase(now),
+            phase: conversation.pulse.phase(&conversation.usage, now),
             usage: conversation.usage,
         })
     }
@@ -415,7 +404,7 @@ impl Keyed {
         let Some((number, first)) = all.next() else { return Err(Refusal::Stranger) };
         // Once a device's own identifiers are known, one that is not among them may be the server's.
         let settled = |c: &Conversation| match c.carrier {
-            Carrier::Gre => c.usage.heard(),
+            Carrier::Gre => c.pulse.answered,
             Carrier::L2tpV3 => !c.inbound.is_empty(),
         };
         if all.all(|(_, other)| other.device == first.device) {
@@ -457,9 +446,7 @@ impl Keyed {
             carrier,
             inbound: Vec::new(),
             outbound: Vec::new(),
-            closed: false,
-            payload: None,
-            hello: None,
+            pulse: Pulse::default(),
             spoke: now,
             deadline: now,
             usage: Usage::new(now),
@@ -522,18 +509,16 @@ impl Keyed {
     fn count(&mut self, now: Timestamp, number: u32, direction: Direction, glance: &Glance) {
         let Some(conversation) = self.conversations.get_mut(&number) else { return };
         conversation.usage.count(now, direction, glance.len);
-        if direction == Direction::Outbound {
-            conversation.spoke = now;
-        }
+        conversation.spoke_or_heard(now, direction);
         match glance.nature {
             Nature::Payload => {
-                conversation.payload = Some(now);
+                conversation.pulse.payload = Some(now);
                 // The device knows nothing of an end that only the other side spoke of.
-                conversation.closed &= direction == Direction::Inbound;
+                conversation.pulse.closed &= direction == Direction::Inbound;
             }
-            Nature::Hello => conversation.hello = Some(now),
-            Nature::Stop => conversation.closed = true,
-            Nature::Control => conversation.closed &= direction == Direction::Inbound,
+            Nature::Hello => conversation.pulse.keepalive = Some(now),
+            Nature::Stop => conversation.pulse.closed = true,
+            Nature::Control => conversation.pulse.closed &= direction == Direction::Inbound,
             Nature::Ack => {}
         }
         conversation.refresh(now);

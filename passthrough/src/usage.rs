@@ -1,5 +1,7 @@
 //! What every VPN session counts, and the phases it goes through.
 
+use core::time::Duration;
+
 use nat_core::flow::Direction;
 use nat_core::time::Timestamp;
 
@@ -30,6 +32,43 @@ impl Phase {
             Self::Keepalive => "keepalive",
             Self::Idle => "idle",
             Self::Closed => "closed",
+        }
+    }
+}
+
+/// What has been seen of a session that its phase follows from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Pulse {
+    /// Has the remote side answered?
+    pub answered: bool,
+    /// Has one side ended it?
+    pub closed: bool,
+    /// The last packet with payload.
+    pub payload: Option<Timestamp>,
+    /// The last keepalive.
+    pub keepalive: Option<Timestamp>,
+}
+
+/// Payload or keepalives that are older do not describe a session any more: most keepalives come every minute.
+const FRESH: Duration = Duration::from_secs(70);
+const QUIET: Duration = Duration::from_secs(120);
+
+impl Pulse {
+    /// How far the session is at `now`.
+    pub fn phase(&self, usage: &Usage, now: Timestamp) -> Phase {
+        let fresh = |at: Option<Timestamp>| at.is_some_and(|at| now.since(at) < FRESH);
+        if self.closed {
+            Phase::Closed
+        } else if !self.answered {
+            Phase::Handshake
+        } else if now.since(usage.last_seen) >= QUIET {
+            Phase::Idle
+        } else if fresh(self.payload) {
+            Phase::Data
+        } else if fresh(self.keepalive) {
+            Phase::Keepalive
+        } else {
+            Phase::Established
         }
     }
 }
@@ -71,12 +110,6 @@ impl Usage {
     pub fn count(&mut self, now: Timestamp, direction: Direction, len: usize) {
         self.add(now, direction, 1, u64::try_from(len).unwrap_or(u64::MAX));
     }
-
-    /// Has anything come from the remote side?
-    pub const fn heard(&self) -> bool {
-        let [_, inbound] = self.packets;
-        inbound > 0
-    }
 }
 
 #[cfg(test)]
@@ -88,9 +121,8 @@ mod tests {
         let at = Timestamp::from_secs;
         let mut usage = Usage::new(at(1));
         usage.count(at(3), Direction::Outbound, 100);
-        assert!(!usage.heard());
         usage.add(at(2), Direction::Inbound, 2, 30);
         let whole = Usage { created: at(1), last_seen: at(3), packets: [1, 2], bytes: [100, 30] };
-        assert_eq!((usage, usage.heard()), (whole, true));
+        assert_eq!(usage, whole);
     }
 }

@@ -1,5 +1,4 @@
 use super::*;
-use crate::gre::{EOIP, PPP};
 use crate::l2tp::message::build::{avp, hidden, v2, v3};
 
 const REMOTE: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 10);
@@ -66,7 +65,6 @@ fn eoip_has_keys_of_its_own_and_pptp_is_not_touched() {
     assert_eq!(lab.sends(3, pptp), Err(Refusal::Malformed));
     assert_eq!(lab.hears(pptp), Err(Refusal::Malformed));
     assert_eq!(lab.keyed.quoted(REMOTE, pptp), None);
-    assert_ne!(EOIP, PPP);
 }
 
 #[test]
@@ -188,9 +186,7 @@ fn phases_follow_what_flows_and_silence_ends_it() {
     assert_eq!(lab.views()[0].phase, Phase::Idle);
     lab.hears(L2(&control(5, 4, &[]))).unwrap();
     assert_eq!(lab.views()[0].phase, Phase::Closed);
-    let stopped = lab.views()[0].clone();
-    let expected = Usage { packets: [2, 3], ..stopped.usage };
-    assert_eq!((stopped.inbound.len(), stopped.usage), (2, expected));
+    assert_eq!(lab.views()[0].usage.packets, [2, 3]);
     lab.wait(31);
     assert_eq!((lab.views(), lab.keyed.poll_timeout()), (Vec::new(), None));
 

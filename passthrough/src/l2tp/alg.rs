@@ -123,7 +123,7 @@ impl L2tp {
 
     /// Has another device than `device` a tunnel with `remote`?
     pub fn taken_by_other(&self, device: Ipv4Addr, remote: Ipv4Addr) -> bool {
-        self.party(remote).any(|(_, tunnel)| tunnel.device.addr != device && !tunnel.closed)
+        self.party(remote).any(|(_, tunnel)| tunnel.device.addr != device && !tunnel.pulse.closed)
     }
 
     /// A datagram of a device to `remote`. `external` is the port that the NAT gives the device's endpoint.
@@ -151,10 +151,10 @@ impl L2tp {
         let mut own_ids = [None; 2];
         match message.body {
             // The device knows nothing of an end that only the other side spoke of.
-            Body::Data => tunnel.closed = false,
+            Body::Data => tunnel.pulse.closed = false,
             Body::Ack => {}
             Body::Control(control) => {
-                tunnel.closed = false;
+                tunnel.pulse.closed = false;
                 if let (Assigned::Clear { id, at }, Some(own), Some(outside)) =
                     (control.assigned_tunnel, tunnel.own, tunnel.outside)
                 {
@@ -197,7 +197,7 @@ impl L2tp {
         }
         let Some(tunnel) = self.tunnels.get_mut(&number) else { return Inbound::UNCHANGED };
         tunnel.usage.count(now, Direction::Inbound, payload.len());
-        tunnel.answered = true;
+        tunnel.pulse.answered = true;
         tunnel.sends = 0;
         tunnel.heard(now, &message);
         tunnel.refresh(now);
@@ -253,7 +253,9 @@ impl L2tp {
             _ => return None,
         };
         let fits = |tunnel: &Tunnel| {
-            tunnel.version == version && tunnel.peer.unwrap_or(0) == peer && (peer != 0 || !tunnel.answered)
+            tunnel.version == version
+                && tunnel.peer.unwrap_or(0) == peer
+                && (peer != 0 || !tunnel.pulse.answered)
         };
         let (_, found) = sharing.find(|(_, tunnel)| fits(tunnel))?;
         sharing.all(|(_, tunnel)| !fits(tunnel) || tunnel.device == found.device).then_some(found.device)
@@ -270,7 +272,7 @@ impl L2tp {
     ) {
         if let Some(tunnel) = self.tunnels.get_mut(&tunnel.0) {
             tunnel.usage.add(now, direction, packets, bytes);
-            tunnel.payload = Some(now);
+            tunnel.pulse.payload = Some(now);
             tunnel.refresh(now);
         }
     }
@@ -364,24 +366,24 @@ impl L2tp {
         let silent = self.servers.evidence(remote) == Some(Evidence::Silent);
         let tunnel = self.tunnels.get_mut(&number)?;
         if !is_request {
-            tunnel.answered = true;
+            tunnel.pulse.answered = true;
             tunnel.peer = Some(call.to.number()).filter(|&peer| peer != 0);
             return Some(number);
         }
         let again = known.is_some() && now.since(tunnel.called) >= CLOSING;
-        if known.is_none() || tunnel.closed || (again && tunnel.answered) {
+        if known.is_none() || tunnel.pulse.closed || (again && tunnel.pulse.answered) {
             // A device that was started anew may call itself the same again.
             tunnel.called = now;
-            (tunnel.answered, tunnel.peer, tunnel.sends) = (false, None, 0);
+            (tunnel.pulse.answered, tunnel.peer, tunnel.sends) = (false, None, 0);
             tunnel.shared = shares && tunnel.own.is_some();
-        } else if !tunnel.answered && !tunnel.shared && shares && tunnel.own.is_some() {
+        } else if !tunnel.pulse.answered && !tunnel.shared && shares && tunnel.own.is_some() {
             (tunnel.shared, tunnel.sends) = (true, 0);
-        } else if !tunnel.answered && tunnel.shared && silent && tunnel.sends >= PATIENCE {
+        } else if !tunnel.pulse.answered && tunnel.shared && silent && tunnel.sends >= PATIENCE {
             // Port 1701 did not help either: the server was not there at all.
             (tunnel.shared, tunnel.sends) = (false, 0);
             self.servers.forget_silence(remote);
         }
-        if !tunnel.answered {
+        if !tunnel.pulse.answered {
             tunnel.sends = tunnel.sends.saturating_add(1);
         }
         Some(number)
@@ -475,7 +477,8 @@ impl L2tp {
             return Some(number);
         }
         // Its SCCRP did not say, or was not seen.
-        let unnamed = tunnels().filter(|(_, t)| t.peer.is_none() && t.answered && !t.is_opaque()).last();
+        let unnamed =
+            tunnels().filter(|(_, t)| t.peer.is_none() && t.pulse.answered && !t.is_opaque()).last();
         if let Some((number, _)) = unnamed {
             if let Some(tunnel) = self.tunnels.get_mut(&number) {
                 tunnel.peer = peer;
@@ -531,13 +534,13 @@ impl L2tp {
 
     /// How many SCCRQs from another port than 1701 the server has left unanswered.
     fn unanswered(&self, device: Endpoint, remote: Ipv4Addr) -> u32 {
-        let silent = |t: &Tunnel| !t.answered && !t.closed && t.wan_port() != PORT;
+        let silent = |t: &Tunnel| !t.pulse.answered && !t.pulse.closed && t.wan_port() != PORT;
         self.between(device, remote).filter(|(_, t)| silent(t)).map(|(_, t)| t.sends).sum()
     }
 
     /// Takes a server that does not answer to answer to port 1701 alone, unless it is known to do better.
     fn suspect_silence(&mut self, now: Timestamp, remote: Ipv4Addr) {
-        if !self.party(remote).any(|(_, tunnel)| tunnel.answered && tunnel.wan_port() != PORT) {
+        if !self.party(remote).any(|(_, tunnel)| tunnel.pulse.answered && tunnel.wan_port() != PORT) {
             self.remember(now, remote, Evidence::Silent);
         }
     }
@@ -546,7 +549,7 @@ impl L2tp {
     fn note_silence(&mut self, now: Timestamp, number: u32) {
         if let Some(tunnel) = self.tunnels.get(&number) {
             let remote = tunnel.remote.addr;
-            if !tunnel.answered && tunnel.sends >= PATIENCE && tunnel.own.is_some() {
+            if !tunnel.pulse.answered && tunnel.sends >= PATIENCE && tunnel.own.is_some() {
                 if tunnel.shared {
                     self.servers.forget_silence(remote);
                 } else if tunnel.external != PORT {

@@ -7,7 +7,7 @@ use nat_core::flow::Endpoint;
 use nat_core::time::Timestamp;
 
 use super::message::{Body, Id, Kind, Message, PORT, Version};
-use crate::usage::{Phase, Usage};
+use crate::usage::{Phase, Pulse, Usage};
 
 /// The name of a tunnel for as long as it lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -46,9 +46,6 @@ const IDLE: Duration = Duration::from_secs(300);
 const HANDSHAKE: Duration = Duration::from_secs(60);
 /// RFC 2661 section 5.7: a full retransmission cycle, 31 s.
 pub(super) const CLOSING: Duration = Duration::from_secs(31);
-/// Payload or keepalives that are older do not describe a tunnel any more.
-const FRESH: Duration = Duration::from_secs(70);
-const QUIET: Duration = Duration::from_secs(120);
 
 #[derive(Debug)]
 pub(super) struct Tunnel {
@@ -68,10 +65,7 @@ pub(super) struct Tunnel {
     pub(super) sends: u32,
     /// The first of them.
     pub(super) called: Timestamp,
-    pub(super) answered: bool,
-    pub(super) closed: bool,
-    pub(super) payload: Option<Timestamp>,
-    pub(super) hello: Option<Timestamp>,
+    pub(super) pulse: Pulse,
     pub(super) deadline: Timestamp,
     pub(super) usage: Usage,
 }
@@ -97,10 +91,7 @@ impl Tunnel {
             shared: false,
             sends: 0,
             called: now,
-            answered: false,
-            closed: false,
-            payload: None,
-            hello: None,
+            pulse: Pulse { answered: false, closed: false, payload: None, keepalive: None },
             deadline: now,
             usage: Usage::new(now),
         }
@@ -118,36 +109,24 @@ impl Tunnel {
 
     pub(super) fn heard(&mut self, now: Timestamp, message: &Message) {
         match message.body {
-            Body::Data => self.payload = Some(now),
+            Body::Data => self.pulse.payload = Some(now),
             Body::Ack => {}
             Body::Control(control) => match control.kind {
-                Kind::Hello => self.hello = Some(now),
-                Kind::Stop => self.closed = true,
-                Kind::Disconnect => self.payload = None,
+                Kind::Hello => self.pulse.keepalive = Some(now),
+                Kind::Stop => self.pulse.closed = true,
+                Kind::Disconnect => self.pulse.payload = None,
                 Kind::StartRequest | Kind::StartReply | Kind::StartConnected | Kind::Other(_) => {}
             },
         }
     }
 
     pub(super) fn refresh(&mut self, now: Timestamp) {
-        let idle = match (self.closed, self.answered) {
+        let idle = match (self.pulse.closed, self.pulse.answered) {
             (true, _) => CLOSING,
             (false, false) => HANDSHAKE,
             (false, true) => IDLE,
         };
         self.deadline = now + idle;
-    }
-
-    pub(super) fn phase(&self, now: Timestamp) -> Phase {
-        let fresh = |at: Option<Timestamp>| at.is_some_and(|at| now.since(at) < FRESH);
-        match self {
-            _ if self.closed => Phase::Closed,
-            _ if !self.answered => Phase::Handshake,
-            _ if now.since(self.usage.last_seen) >= QUIET => Phase::Idle,
-            _ if fresh(self.payload) => Phase::Data,
-            _ if fresh(self.hello) => Phase::Keepalive,
-            _ => Phase::Established,
-        }
     }
 
     pub(super) fn view(&self, number: u32, now: Timestamp) -> TunnelView {
@@ -161,7 +140,7 @@ impl Tunnel {
             peer: self.peer,
             external: self.wan_port(),
             shared: self.shared,
-            phase: self.phase(now),
+            phase: self.pulse.phase(&self.usage, now),
             usage: self.usage,
         }
     }
