@@ -48,10 +48,16 @@ fn a_key_each_way_works_for_a_device_alone() {
     lab.sends(2, gre(Some(6))).unwrap();
     assert_eq!(lab.hears(gre(Some(50))), at(1, first), "learned while it was alone");
     assert_eq!(lab.sends(2, gre(Some(50))), Err(Refusal::Conflict(Key::Gre { version: 0, key: Some(50) })));
+}
+
+#[test]
+fn a_stranger_who_invents_keys_claims_few() {
+    let mut lab = Lab::new();
+    let first = lab.sends(1, gre(Some(5))).unwrap();
     for key in 100..200 {
-        let _ = lab.hears(gre(Some(key)));
+        assert_eq!(lab.hears(gre(Some(key))), at(1, first));
     }
-    assert_eq!(lab.views()[0].inbound, [GRE_5, Key::Gre { version: 0, key: Some(50) }]);
+    assert_eq!(lab.views()[0].inbound, [GRE_5, Key::Gre { version: 0, key: Some(100) }]);
 }
 
 #[test]

@@ -370,13 +370,13 @@ impl L2tp {
             tunnel.peer = Some(call.to.number()).filter(|&peer| peer != 0);
             return Some(number);
         }
-        let again = known.is_some() && now.since(tunnel.called) >= CLOSING;
+        let again = now.since(tunnel.called) >= CLOSING;
         if known.is_none() || tunnel.pulse.closed || (again && tunnel.pulse.answered) {
             // A device that was started anew may call itself the same again.
             tunnel.called = now;
             (tunnel.pulse.answered, tunnel.peer, tunnel.sends) = (false, None, 0);
-            tunnel.shared = shares && tunnel.own.is_some();
-        } else if !tunnel.pulse.answered && !tunnel.shared && shares && tunnel.own.is_some() {
+            tunnel.shared = shares;
+        } else if !tunnel.pulse.answered && !tunnel.shared && shares {
             (tunnel.shared, tunnel.sends) = (true, 0);
         } else if !tunnel.pulse.answered && tunnel.shared && silent && tunnel.sends >= PATIENCE {
             // Port 1701 did not help either: the server was not there at all.
@@ -549,7 +549,7 @@ impl L2tp {
     fn note_silence(&mut self, now: Timestamp, number: u32) {
         if let Some(tunnel) = self.tunnels.get(&number) {
             let remote = tunnel.remote.addr;
-            if !tunnel.pulse.answered && tunnel.sends >= PATIENCE && tunnel.own.is_some() {
+            if !tunnel.pulse.answered && tunnel.sends >= PATIENCE {
                 if tunnel.shared {
                     self.servers.forget_silence(remote);
                 } else if tunnel.external != PORT {

@@ -103,6 +103,7 @@ fn a_server_that_answers_to_1701_alone_gets_the_next_tunnel_from_there() {
     assert_eq!(lab.sends(2, 40_001, &data(8)).source_port, None, "while the first one runs on");
     assert_eq!(lab.hears(1701, 1701, &data(77)), Inbound::Drop(DropReason::UnknownTunnel));
     assert_eq!(lab.sends_to(OTHER, 3, 40_002, &request(1)).source_port, None, "another server");
+    assert_eq!(lab.hears(1701, 1701, &request(77)), Inbound::UNCHANGED, "a call is nobody's tunnel");
     let shared: Vec<_> = lab.views().iter().map(|v| (v.external, v.shared)).collect();
     assert_eq!(shared, [(1701, false), (40_001, false), (1701, true), (1701, true), (40_002, false)]);
 }
@@ -130,6 +131,36 @@ fn a_call_that_timed_out_makes_the_next_one_share_1701() {
     assert_eq!(lab.sends(2, 40_001, &request(8)).source_port, Some(1701));
     assert_eq!(lab.hears(1701, 1701, &reply(8, 5)), to(2, 8, 8, 4));
     assert_eq!(lab.sends(2, 40_001, &data(5)).source_port, Some(1701));
+}
+
+#[test]
+fn a_device_that_is_started_anew_gets_a_port_anew() {
+    let mut lab = Lab::new();
+    let first = lab.sends(2, 40_001, &request(1));
+    assert_eq!(lab.hears(1701, 1701, &reply(1, 5)), to(2, 1, 1, 4));
+    lab.wait(31);
+    let again = lab.sends(2, 40_001, &request(1));
+    assert_eq!(again, Outbound { source_port: Some(1701), ..first });
+    assert_eq!((lab.views().len(), lab.phase(2)), (1, Phase::Handshake));
+}
+
+#[test]
+fn what_is_known_of_a_server_follows_what_it_does() {
+    let mut lab = Lab::new();
+    for _ in 0..4 {
+        let _ = lab.sends(2, 40_001, &request(1));
+    }
+    assert_eq!(lab.alg.servers.evidence(SERVER), Some(Evidence::Silent));
+    let _ = lab.sends_to(SERVER, 3, 40_002, &data(9));
+    let _ = lab.hears(1701, 40_002, &data(3));
+    assert_eq!(lab.alg.servers.evidence(SERVER), None, "it answers to another port");
+    let _ = lab.hears(1701, 1701, &data(3));
+    assert_eq!(lab.alg.servers.evidence(SERVER), Some(Evidence::Seen));
+    lab.alg.remember(lab.now, SERVER, Evidence::Silent);
+    let _ = lab.hears(1701, 40_002, &data(3));
+    assert_eq!(lab.alg.servers.evidence(SERVER), Some(Evidence::Seen), "seen is seen");
+    lab.wait(24 * 3600);
+    assert_eq!((lab.alg.servers.evidence(SERVER), lab.alg.poll_timeout()), (None, None));
 }
 
 #[test]
@@ -212,6 +243,19 @@ fn a_hidden_tunnel_id_is_learned_from_what_comes_to_its_port() {
 }
 
 #[test]
+fn a_server_s_hidden_tunnel_id_is_learned_from_the_device_s_answer() {
+    let mut lab = Lab::new();
+    let first = lab.sends(2, 40_001, &request(1));
+    assert_eq!(lab.hears(1701, 1701, &v2(1, SCCRP, &[hidden(9, &[8; 4])])), to(2, 1, 1, 4));
+    assert_eq!(lab.sends(2, 40_001, &v2(5, SCCCN, &[])).tunnel, first.tunnel);
+    let second = lab.sends(2, 40_001, &request(2));
+    assert_eq!(second.source_port, Some(1701));
+    let _ = lab.hears(1701, 1701, &reply(2, 6));
+    assert_eq!(lab.sends(2, 40_001, &data(5)), Outbound { edits: Vec::new(), ..first });
+    assert_eq!(lab.sends(2, 40_001, &data(6)), Outbound { edits: Vec::new(), ..second });
+}
+
+#[test]
 fn a_tunnel_older_than_natd_is_known_by_its_port_and_keeps_its_id() {
     let mut lab = Lab::new();
     assert_eq!(lab.sends(1, 1701, &data(50)).edits, []);
@@ -231,6 +275,14 @@ fn a_message_under_a_digest_is_never_changed() {
     assert_eq!(lab.hears(1701, 40_001, &v2(1, SCCRP, &[avp(9, &[0, 7])])), at_nat(&[]));
     // A server of version 3 answers in version 3.
     assert_eq!(lab.hears(1701, 1701, &v3(5, SCCRP, &[avp(61, &[0, 0, 0, 6])])), Lab::whole(2));
+    let found = lab.views()[1];
+    assert_eq!((found.version, found.inside, found.peer), (Version::V3, Some(5), Some(6)));
+    assert_eq!(lab.sends(2, 40_001, &v3(6, SCCCN, &[])).tunnel, Some(found.tunnel));
+    // Nor where an earlier message was changed.
+    let _ = lab.sends(3, 40_002, &request(1));
+    let _ = lab.hears(1701, 40_002, &reply(0x8001, 9));
+    let stop = lab.sends(3, 40_002, &v2(9, STOP, &[avp(59, &[0; 17]), avp(9, &[0, 1])]));
+    assert_eq!((stop.edits, lab.phase(3)), (Vec::new(), Phase::Closed));
 }
 
 #[test]
@@ -270,6 +322,22 @@ fn version_3_is_told_apart_by_ids_that_one_device_has() {
     assert_eq!(lab.hears(1701, 1701, &v3(0x0103, SCCRP, &[connection(98)])), Lab::whole(3));
     let clash = lab.sends(1, 1701, &v3(0, SCCRQ, &[connection(2)]));
     assert_eq!(clash.edits, []);
+}
+
+#[test]
+fn version_3_shares_a_port_only_where_sessions_can_be_told_apart() {
+    let mut lab = Lab::new();
+    let request = |id: u8| v3(0, SCCRQ, &[avp(61, &[0, 0, 0, id])]);
+    let _ = lab.sends(2, 40_001, &request(1));
+    lab.alg.remember(lab.now, SERVER, Evidence::Seen);
+    let beside = lab.sends(2, 40_001, &request(2));
+    assert_eq!(beside.source_port, None, "its sessions would leave from either port");
+    for (n, peer) in [(3, 13), (4, 14)] {
+        assert_eq!(lab.sends(n, 40_000, &request(n)).source_port, Some(1701));
+        let _ = lab.hears(1701, 1701, &v3(n.into(), SCCRP, &[avp(61, &[0, 0, 0, peer])]));
+        let _ = lab.sends(n, 40_000, &v3(peer.into(), 10, &[avp(63, &[0, 0, 0, 7])]));
+    }
+    assert_eq!(lab.hears(1701, 1701, &data_v3(7)), Inbound::Drop(DropReason::Ambiguous));
 }
 
 #[test]
