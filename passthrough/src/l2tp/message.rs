@@ -372,6 +372,21 @@ mod tests {
         }
     }
 
+    /// What xl2tpd 1.3 sends; the host name is changed.
+    #[test]
+    fn a_real_request_shows_its_tunnel_id() {
+        let hex = concat!(
+            "c8020063000000000000000080080000000000018008000000020100800a0000000300000003800a",
+            "00000004000000000008000000060690800800000007643100130000000878656c6572616e63652e",
+            "636f6d8008000000090b8380080000000a0004",
+        );
+        let bytes: Vec<u8> =
+            (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap()).collect();
+        let assigned_tunnel = Assigned::Clear { id: 0x0b83, at: 89 };
+        let control = Control { kind: Kind::StartRequest, assigned_tunnel, ..BARE };
+        assert_eq!(parse(&bytes), message(Id::Tunnel(0), Body::Control(control)));
+    }
+
     #[test]
     fn data_shows_the_receiver_s_identifier() {
         let with_length = [0x40, 2, 0, 10, 0, 9, 0, 1, 0, 0, 0xee];

@@ -250,7 +250,7 @@ fn a_server_s_hidden_tunnel_id_is_learned_from_the_device_s_answer() {
     assert_eq!(lab.sends(2, 40_001, &v2(5, SCCCN, &[])).tunnel, first.tunnel);
     let second = lab.sends(2, 40_001, &request(2));
     assert_eq!(second.source_port, Some(1701));
-    let _ = lab.hears(1701, 1701, &reply(2, 6));
+    let _ = lab.hears(1701, 1701, &v2(2, SCCRP, &[hidden(9, &[8; 4])]));
     assert_eq!(lab.sends(2, 40_001, &data(5)), Outbound { edits: Vec::new(), ..first });
     assert_eq!(lab.sends(2, 40_001, &data(6)), Outbound { edits: Vec::new(), ..second });
 }
