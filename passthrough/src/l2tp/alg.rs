@@ -93,6 +93,7 @@ const MAX_PER_DEVICE: usize = 128;
 const MAX_PER_REMOTE: usize = 256;
 /// Identifiers of one tunnel: sessions of version 3, those learned of a tunnel older than natd.
 const MAX_IDS: usize = 64;
+
 /// The tunnels of all devices.
 #[derive(Debug, Default)]
 pub struct L2tp {

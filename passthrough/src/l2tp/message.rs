@@ -60,7 +60,7 @@ pub struct Message {
 pub enum Body {
     /// A packet of a session.
     Data,
-    /// Nothing: it acknowledges (RFC 2661 section 4.4, "ZLB").
+    /// Nothing: it acknowledges (RFC 2661 section 5.8, "ZLB").
     Ack,
     /// A control message.
     Control(Control),
@@ -372,7 +372,7 @@ mod tests {
         }
     }
 
-    /// What xl2tpd 1.3 sends; the host name is changed.
+    /// What xl2tpd sends; the host name is changed.
     #[test]
     fn a_real_request_shows_its_tunnel_id() {
         let hex = concat!(
