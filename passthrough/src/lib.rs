@@ -29,10 +29,15 @@ mod bytes;
 mod carry;
 pub mod esp;
 pub mod ike;
+pub mod gre;
 mod ipsec;
+pub mod keyed;
+pub mod l2tp;
 pub mod openvpn;
+pub mod pptp;
 pub mod settings;
 pub mod sighting;
+pub mod usage;
 pub mod view;
 pub mod wireguard;
 
