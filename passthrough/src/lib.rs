@@ -5,6 +5,10 @@
 #![no_std]
 #![forbid(unsafe_code)]
 
+extern crate alloc;
+
+pub mod pptp;
+
 use nat_core::flow::Protocol;
 
 /// A VPN protocol, or a part of one that has a port of its own.
