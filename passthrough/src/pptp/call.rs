@@ -199,9 +199,7 @@ impl Calls {
     /// Forgets the calls whose time is over; how many of them had never been answered.
     pub(super) fn expire(&mut self, now: Timestamp) -> u32 {
         let mut unanswered = 0;
-        while let Some(&(due, reference)) = self.due.first()
-            && due <= now
-        {
+        while let Some(&(_, reference)) = self.due.first().filter(|(due, _)| *due <= now) {
             let ended = self.calls.get(&reference).is_some_and(|call| matches!(call.phase, Phase::Ended(_)));
             unanswered += u32::from(!ended);
             self.remove(reference);

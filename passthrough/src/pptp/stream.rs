@@ -144,9 +144,8 @@ impl Stream {
                 }
             }
             SECOND_ID_END => {
-                if let Some(message) = self.message
-                    && matches!(message.first_id(), FirstId::Answers(_))
-                {
+                let replies = |message: &Message| matches!(message.first_id(), FirstId::Answers(_));
+                if let Some(message) = self.message.filter(replies) {
                     return Some(Step::SecondId(message, self.reply().receiver));
                 }
             }

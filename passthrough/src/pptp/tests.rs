@@ -617,7 +617,7 @@ fn views_show_phase_ids_and_traffic() {
 #[test]
 fn garbage_opens_nothing() {
     let mut random = Random(0x5eed_0000_0001);
-    for round in 0..2_000 {
+    for round in 0..1_000 {
         let mut world = World::new();
         let client = world.opened(10, if round % 2 == 0 { Outbound } else { Inbound });
         for _ in 0..20 {
@@ -643,13 +643,13 @@ fn garbage_opens_nothing() {
 fn courses_of_chance_hold_what_must_hold() {
     let mut random = Random(0x5eed_0000_0002);
     let (mut forwarded, mut changed) = (0, 0);
-    for _ in 0..3_000 {
+    for _ in 0..800 {
         let input: Vec<u8> = (0..600).map(|_| random.byte()).collect();
         let outcome = exercise(&input);
         forwarded += outcome.forwarded;
         changed += outcome.changed;
     }
-    assert!(forwarded > 100 && changed > 1_000, "the courses lead nowhere: {forwarded} {changed}");
+    assert!(forwarded > 300 && changed > 300, "the courses lead nowhere: {forwarded} {changed}");
 }
 
 fn request(number: u16, id: u16) -> Vec<u8> {
