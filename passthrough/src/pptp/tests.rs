@@ -39,14 +39,18 @@ fn two_and_three_clients_of_one_server_with_call_id_0() {
 }
 
 #[test]
-fn the_kinds_of_call_whoever_asks_and_whoever_serves() {
-    for (opener, asks, answers, asker) in [
+fn the_kinds_of_call_whoever_asks_and_whoever_serves_in_any_segments() {
+    let kinds = [
         (Outbound, 7, 8, Outbound),
         (Outbound, 9, 10, Inbound),
         (Inbound, 7, 8, Inbound),
         (Inbound, 9, 10, Outbound),
-    ] {
-        let mut world = World::new();
+    ];
+    let segments = [1, 2, 3, 7, 13, 15, 25, usize::MAX];
+    for (segment, (opener, asks, answers, asker)) in
+        segments.iter().flat_map(|&n| kinds.map(|kind| (n, kind)))
+    {
+        let mut world = World { segment, ..World::new() };
         world.occupy(5);
         let connection = world.established(20, opener);
         let (device, remote, name) = (5, 5, 6); // the remote's may be the same as the device's
@@ -140,6 +144,99 @@ fn a_disconnect_that_fits_two_calls_ends_neither() {
     world.later(GRACE);
     assert_eq!(world.inbound(3), Ok((client.device.addr, 3)));
     assert_eq!(world.inbound(4), Ok((client.device.addr, 4)));
+}
+
+#[test]
+fn an_id_of_two_calls_is_the_one_that_the_rfc_means() {
+    let mut world = World::new();
+    world.occupy(5);
+    let other = world.client(201);
+    world.dial(other, 10, 10, 0xabcd);
+    let client = world.client(10);
+    world.dial(client, 5, 6, 10);
+    world.dial(client, 10, 11, 6);
+    for (number, direction, told, understood) in [
+        (11, Outbound, 10, 10), // the receiver's: the first call's remote
+        (14, Outbound, 10, 10),
+        (15, Outbound, 10, 10),
+        (12, Outbound, 10, 11), // the sender's: the second call's device
+        (13, Outbound, 10, 11),
+        (11, Inbound, 6, 5), // the receiver's: the first call's device
+        (14, Inbound, 6, 5),
+        (15, Inbound, 6, 5),
+        (12, Inbound, 6, 6), // the sender's: the second call's remote
+        (13, Inbound, 6, 6),
+    ] {
+        let got = world.say(client, direction, &request(number, told));
+        assert_eq!(got, request(number, understood), "{number} {direction:?}");
+    }
+}
+
+#[test]
+fn a_connection_speaks_of_its_own_calls_only() {
+    let mut world = World::new();
+    let victim = world.call(Outbound, 5, 6, 9);
+    let other = world.client(11);
+    for number in [12, 13, 15] {
+        for direction in [Inbound, Outbound] {
+            for id in [5, 6, 9] {
+                assert_eq!(world.say(other, direction, &request(number, id)), request(number, id));
+            }
+        }
+    }
+    // Nor is a reply on one an answer to a request on the other.
+    world.say(victim, Outbound, &request(7, 20));
+    assert_eq!(world.say(other, Inbound, &reply(8, 1, 20, 1)), reply(8, 1, 20, 1));
+    assert!(matches!(world.pptp.gre_inbound(NOW, REMOTE, CallId(20)), GreVerdict::Hold { .. }));
+    world.later(GRACE);
+    assert_eq!(world.inbound(6), Ok((victim.device.addr, 5)));
+}
+
+#[test]
+fn two_connections_of_one_device_have_calls_of_their_own() {
+    let mut world = World::new();
+    let one = world.client(10);
+    let two = Connection { device: Endpoint::new(one.device.addr, 40_001), ..one };
+    world.open(two, Outbound, 1);
+    world.agree(two, Outbound);
+    world.dial(one, 5, 5, 9);
+    world.dial(two, 5, 6, 9);
+    assert_eq!(world.say(two, Inbound, &request(13, 9)), request(13, 9));
+    world.later(GRACE);
+    assert_eq!(world.inbound(5), Ok((one.device.addr, 5)));
+    assert_eq!(world.inbound(6), Err(Refusal::CallEnded));
+    assert_eq!(world.outbound(one, 9), Ok(9));
+}
+
+#[test]
+fn a_fin_from_the_past_closes_nothing() {
+    let mut world = World::new();
+    let client = world.call(Outbound, 5, 6, 9);
+    let sequence = world.sequence(client, Inbound).wrapping_sub(10);
+    let fin = Segment { sequence, fin: true, ..Segment::default() };
+    assert_eq!(world.pptp.control(NOW, client, Inbound, Outbound, &fin), Verdict::Pass);
+    world.later(GRACE);
+    assert_eq!(world.inbound(6), Ok((client.device.addr, 5)));
+}
+
+#[test]
+fn a_call_that_ends_before_its_reply_has_no_grace() {
+    let mut world = World::new();
+    let client = world.client(10);
+    world.say(client, Outbound, &request(7, 5));
+    world.flag(client, Inbound, Segment { fin: true, ..Segment::default() });
+    assert_eq!(world.inbound(5), Err(Refusal::CallEnded));
+}
+
+#[test]
+fn one_connection_older_than_natd_among_others_explains_unknown_gre() {
+    let mut world = World::new();
+    world.client(10);
+    assert_eq!(world.inbound(5), Err(Refusal::UnknownCall));
+    let older = connection(11, Outbound);
+    world.line(older, Outbound);
+    world.say(older, Outbound, &request(5, 0));
+    assert_eq!(world.inbound(5), Err(Refusal::BeforeStart));
 }
 
 #[test]
@@ -253,13 +350,14 @@ fn a_refused_call_opens_nothing() {
 fn nothing_is_opened_without_the_whole_handshake() {
     let start = || message(1, CallId(0), CallId(0), 0);
     let agree = |result| message(2, CallId(0), CallId(0), result);
-    let courses: [Vec<(Direction, Vec<u8>)>; 6] = [
+    let courses: [Vec<(Direction, Vec<u8>)>; 7] = [
         vec![],
         vec![(Outbound, start())],
         vec![(Inbound, agree(1))],
         vec![(Outbound, start()), (Inbound, agree(2))],
         vec![(Inbound, start()), (Outbound, agree(1))], // from the wrong sides
         vec![(Outbound, start()), (Outbound, agree(1))],
+        vec![(Inbound, start()), (Inbound, agree(1))],
     ];
     for course in courses {
         let mut world = World::new();
@@ -674,6 +772,8 @@ struct World {
     pptp: Pptp,
     now: Timestamp,
     lines: Vec<Line>,
+    /// Length of the segments in bytes.
+    segment: usize,
 }
 
 struct Line {
@@ -685,7 +785,7 @@ struct Line {
 
 impl World {
     fn new() -> Self {
-        Self { pptp: Pptp::new(Limits::default()), now: NOW, lines: Vec::new() }
+        Self { pptp: Pptp::new(Limits::default()), now: NOW, lines: Vec::new(), segment: usize::MAX }
     }
 
     fn line(&mut self, connection: Connection, opener: Direction) -> &mut Line {
@@ -757,11 +857,16 @@ impl World {
         connection
     }
 
-    /// The next bytes of a stream, all in one segment and acknowledged; what the other side gets.
+    /// The next bytes of a stream, in segments as long as this world's are, and acknowledged; what the other
+    /// side gets.
     fn say(&mut self, connection: Connection, direction: Direction, bytes: &[u8]) -> Vec<u8> {
-        let sequence = *self.sequence(connection, direction);
-        let got = self.segment(connection, direction, sequence, bytes).expect("it passes");
-        let end = sequence.wrapping_add(bytes.len() as u32);
+        let start = *self.sequence(connection, direction);
+        let mut got = Vec::new();
+        for segment in bytes.chunks(self.segment) {
+            let sequence = start.wrapping_add(got.len() as u32);
+            got.extend(self.segment(connection, direction, sequence, segment).expect("it passes"));
+        }
+        let end = start.wrapping_add(bytes.len() as u32);
         *self.sequence(connection, direction) = end;
         let sequence = *self.sequence(connection, direction.reverse());
         let bare = Segment { sequence, acknowledgement: Some(end), ..Segment::default() };
