@@ -6,8 +6,8 @@ use std::time::Duration;
 use crate::clock::Dice;
 use crate::peer::{Context, Peer};
 use crate::tally::Tally;
-use crate::traffic::Traffic;
-use crate::wire::{self, Body, IKE_PORT, Packet};
+use crate::traffic::{Pattern, Traffic};
+use crate::wire::{self, Body, IKE_PORT, Op, Packet};
 
 /// What a host needs from the world.
 pub(crate) struct Surroundings<'a> {
@@ -31,6 +31,10 @@ pub(crate) struct Client {
     /// How long this person bears a dead tunnel.
     patience: Duration,
     first_dial: Option<Duration>,
+    /// It worked when the NAT restarted, and nothing has come since.
+    pub(crate) recovers_since: Option<Duration>,
+    /// It sends something as soon as it is connected, as vpnc does.
+    greets: bool,
     pub(crate) first_traffic: Option<Duration>,
 }
 
@@ -44,6 +48,7 @@ impl Client {
             traffic,
             // All within one second.
             dial_at: Some(dice.ms(0, 1000)),
+            greets: dice.chance(300),
             dice,
             online: true,
             dialed_at: Duration::ZERO,
@@ -51,6 +56,7 @@ impl Client {
             heard_at: None,
             patience,
             first_dial: None,
+            recovers_since: None,
             first_traffic: None,
         }
     }
@@ -58,6 +64,7 @@ impl Client {
     /// Power off; it comes back and dials by itself.
     pub(crate) fn reboot(&mut self, around: &mut Surroundings<'_>) {
         self.online = false;
+        self.recovers_since = None;
         self.peer.forget(&mut context(self.round_trip, around));
         self.down(around.now, 5, 30);
         around.tally.totals.reboots += 1;
@@ -66,6 +73,12 @@ impl Client {
     /// Can it receive on this SA?
     pub(crate) fn owns(&self, spi: u32, attempt: u32) -> bool {
         self.online && self.peer.owns(spi, attempt)
+    }
+
+    pub(crate) fn nat_restarts(&mut self, now: Duration) {
+        if self.works(now) && self.traffic.pattern != Pattern::Idle {
+            self.recovers_since.get_or_insert(now);
+        }
     }
 
     pub(crate) fn works(&self, now: Duration) -> bool {
@@ -88,13 +101,16 @@ impl Client {
         };
         if let Some(heard) = self.peer.receive(&mut context(self.round_trip, around), &packet) {
             self.heard_at = Some(around.now);
+            if let Some(since) = self.recovers_since.take() {
+                around.tally.totals.recovered.push(around.now - since);
+            }
             let since = self.first_dial.unwrap_or_default();
             self.first_traffic.get_or_insert(around.now - since);
             if let Some(answer) = self.traffic.hear(around.now, heard.op) {
                 self.peer.send(&mut context(self.round_trip, around), answer);
             }
         }
-        self.after(around.now);
+        self.after(around);
     }
 
     pub(crate) fn poll_timeout(&self) -> Option<Duration> {
@@ -124,7 +140,7 @@ impl Client {
         while let Some(op) = self.traffic.fire(now) {
             self.peer.send(&mut context(self.round_trip, around), op);
         }
-        self.after(now);
+        self.after(around);
         if self.dial_at.is_none() && self.dead_at() <= now {
             around.tally.totals.dead_tunnels += 1;
             self.peer.hang_up(&mut context(self.round_trip, around));
@@ -141,9 +157,12 @@ impl Client {
         asked.map_or(silent, |asked| asked.min(silent))
     }
 
-    fn after(&mut self, now: Duration) {
+    fn after(&mut self, around: &mut Surroundings<'_>) {
+        let now = around.now;
         if std::mem::take(&mut self.peer.came_up) {
-            self.up_at.get_or_insert(now);
+            if self.up_at.replace(self.up_at.unwrap_or(now)).is_none() && self.greets {
+                self.peer.send(&mut context(self.round_trip, around), Op::Push);
+            }
             self.traffic.start(now);
         }
         if std::mem::take(&mut self.peer.went_down) && self.dial_at.is_none() {

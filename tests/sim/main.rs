@@ -144,6 +144,13 @@ fn without_loss_and_restarts_no_tunnel_dies() {
 }
 
 #[test]
+fn loss_alone_kills_no_tunnel() {
+    let parameters = Parameters { restarts: false, ..Parameters::default() };
+    let totals = run_all(&[1, 2, 3, 4, 5], &parameters, NATS[3].1).unwrap();
+    assert_eq!((totals.dials, totals.dead_tunnels, totals.exhausted), (totals.clients, 0, 0));
+}
+
+#[test]
 fn the_same_seed_gives_the_same_run() {
     let short = Parameters { duration: std::time::Duration::from_secs(300), ..Parameters::default() };
     let run = || format!("{:?}", run_all(&[7], &short, NATS[1].1));

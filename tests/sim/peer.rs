@@ -742,6 +742,7 @@ impl Peer {
         initiator: bool,
         remote: (Ipv4Addr, u16),
     ) {
+        context.tally.totals.ike_renewals += u64::from(initiator);
         let at = self.add_sa(context.now, spi_i, spi_r, initiator, false, remote);
         let new = self.sas[at].uid;
         self.lives(context.now, new);
@@ -842,6 +843,7 @@ impl Peer {
                     sa.ends_at = sa.ends_at.min(now + if initiator { LINGER_IKE / 3 } else { LINGER_IKE });
                 }
             }
+            context.tally.totals.ike_renewals += u64::from(initiator);
             for child in &mut self.children {
                 child.ike = uid;
             }
@@ -1127,7 +1129,13 @@ impl Peer {
     }
 
     fn new_attempt(&mut self, context: &mut Context<'_>, rekey: bool) -> u32 {
-        context.tally.attempt(self.client, rekey, context.round_trip, self.profile.retry.first)
+        context.tally.attempt(
+            self.client,
+            self.side == Side::Server,
+            rekey,
+            context.round_trip,
+            self.profile.retry.first,
+        )
     }
 
     fn new_spi(&mut self, context: &mut Context<'_>) -> u32 {

@@ -9,7 +9,7 @@ use std::time::Duration;
 struct Esp {
     client: u8,
     /// When it came to the NAT, if it did.
-    reached: bool,
+    reached: Option<Duration>,
     /// The client no longer had, or did not yet have, the SA.
     stale: bool,
     right: bool,
@@ -32,6 +32,7 @@ struct Attempt {
     arrivals: Vec<Duration>,
     installed: Option<Duration>,
     restored: Option<Duration>,
+    by_server: bool,
     /// When the client gave the SA up.
     ended: Option<Duration>,
     ike_lost: bool,
@@ -69,6 +70,8 @@ pub(crate) struct Totals {
     pub(crate) right_and_others: u64,
     pub(crate) only_wrong: u64,
     pub(crate) nobody: u64,
+    /// Left the NAT later than it came.
+    pub(crate) held: u64,
     pub(crate) nobody_stale: u64,
     pub(crate) outbound: u64,
     pub(crate) outbound_kept: u64,
@@ -92,6 +95,13 @@ pub(crate) struct Totals {
     pub(crate) nat_restarts: u64,
     pub(crate) simultaneous: u64,
     pub(crate) attempts: u64,
+    pub(crate) first_pairs: u64,
+    /// Rekeys that the server began.
+    pub(crate) by_server: u64,
+    pub(crate) ike_renewals: u64,
+    /// After a restart of the NAT, for clients that worked and are not idle.
+    pub(crate) recovered: Vec<Duration>,
+    pub(crate) not_recovered: u64,
     pub(crate) events: u64,
     pub(crate) shares: BTreeMap<&'static str, u64>,
     pub(crate) seeds_with_wrong: Vec<u64>,
@@ -102,7 +112,6 @@ pub(crate) struct Totals {
 pub(crate) struct Tally {
     esp: Vec<Esp>,
     attempts: Vec<Attempt>,
-    /// The ones that do not work yet, so that a restart need not look at all.
     pub(crate) totals: Totals,
 }
 
@@ -111,6 +120,7 @@ impl Tally {
     pub(crate) fn attempt(
         &mut self,
         client: u8,
+        by_server: bool,
         rekey: bool,
         round_trip: Duration,
         retransmission: Duration,
@@ -125,6 +135,7 @@ impl Tally {
             arrivals: Vec::new(),
             installed: None,
             restored: None,
+            by_server,
             ended: None,
             ike_lost: false,
             esp_lost: false,
@@ -139,8 +150,13 @@ impl Tally {
         attempt.restored.is_none().then_some(attempt)
     }
 
-    pub(crate) fn mishap(&mut self, attempt: u32, is_esp: bool, mishap: Mishap) {
+    /// Only what happens until a round trip after it could have worked counts: later packets of an SA that
+    /// never works do not make that a victim of the WAN.
+    pub(crate) fn mishap(&mut self, now: Duration, attempt: u32, is_esp: bool, mishap: Mishap) {
         let Some(attempt) = self.open(attempt) else { return };
+        if attempt.ideal.is_some_and(|ideal| now > ideal + attempt.round_trip) {
+            return;
+        }
         match mishap {
             Mishap::Lost if is_esp => attempt.esp_lost = true,
             Mishap::Lost => attempt.ike_lost = true,
@@ -153,13 +169,13 @@ impl Tally {
         if let Some(attempt) = self.open(attempt) {
             attempt.first.get_or_insert(now);
         }
-        self.esp.push(Esp { client, reached: false, stale: false, right: false, wrong: false });
+        self.esp.push(Esp { client, reached: None, stale: false, right: false, wrong: false });
         self.esp.len() as u64 - 1
     }
 
     pub(crate) fn reaches_nat(&mut self, now: Duration, serial: u64, attempt: u32, client_has_it: bool) {
         let esp = &mut self.esp[serial as usize];
-        (esp.reached, esp.stale) = (true, !client_has_it);
+        (esp.reached, esp.stale) = (Some(now), !client_has_it);
         let Some(attempt) = self.open(attempt) else { return };
         match attempt.installed {
             Some(_) => _ = attempt.ideal.get_or_insert(now + crate::net::LAN_DELAY),
@@ -167,8 +183,11 @@ impl Tally {
         }
     }
 
-    pub(crate) fn leaves_nat(&mut self, serial: u64, device: Option<u8>) {
+    pub(crate) fn leaves_nat(&mut self, now: Duration, serial: u64, device: Option<u8>) {
         let esp = &mut self.esp[serial as usize];
+        if esp.reached.is_some_and(|at| at < now) && !esp.right && !esp.wrong {
+            self.totals.held += 1;
+        }
         if device == Some(esp.client) {
             esp.right = true;
         } else {
@@ -207,7 +226,7 @@ impl Tally {
     /// Closes the books at the end of the run.
     pub(crate) fn finish(mut self, end: Duration) -> Totals {
         let totals = &mut self.totals;
-        for esp in self.esp.iter().filter(|esp| esp.reached) {
+        for esp in self.esp.iter().filter(|esp| esp.reached.is_some()) {
             *match (esp.right, esp.wrong) {
                 (true, false) => &mut totals.right,
                 (true, true) => &mut totals.right_and_others,
@@ -217,6 +236,9 @@ impl Tally {
             } += 1;
         }
         totals.attempts = self.attempts.len() as u64;
+        totals.first_pairs = self.attempts.iter().filter(|attempt| !attempt.rekey).count() as u64;
+        totals.by_server =
+            self.attempts.iter().filter(|attempt| attempt.rekey && attempt.by_server).count() as u64;
         for attempt in self.attempts.iter().filter(|attempt| attempt.rekey) {
             let Some(first) = attempt.first else { continue };
             let (Some(ideal), false) = (attempt.ideal, attempt.disturbed) else {
@@ -261,6 +283,12 @@ impl Totals {
         self.right_and_others += other.right_and_others;
         self.only_wrong += other.only_wrong;
         self.nobody += other.nobody;
+        self.held += other.held;
+        self.by_server += other.by_server;
+        self.ike_renewals += other.ike_renewals;
+        self.first_pairs += other.first_pairs;
+        self.recovered.extend(other.recovered);
+        self.not_recovered += other.not_recovered;
         self.nobody_stale += other.nobody_stale;
         self.outbound += other.outbound;
         self.outbound_kept += other.outbound_kept;
@@ -316,6 +344,7 @@ pub(crate) fn table(columns: &mut [(&str, Totals)]) -> String {
     for (_, totals) in columns.iter_mut() {
         totals.added.sort_unstable();
         totals.first_traffic.sort_unstable();
+        totals.recovered.sort_unstable();
     }
     let mut row = |name: &str, cell: &dyn Fn(&Totals) -> String| {
         _ = write!(text, "{name:<52}");
@@ -331,6 +360,7 @@ pub(crate) fn table(columns: &mut [(&str, Totals)]) -> String {
     row("  ONLY TO WRONG DEVICES", &|t| percent(t.only_wrong, t.inbound()));
     row("  to nobody", &|t| percent(t.nobody, t.inbound()));
     row("  to nobody, and the client had no such SA", &|t| percent(t.nobody_stale, t.inbound()));
+    row("  held for a time, of all these", &|t| percent(t.held, t.inbound()));
     row("seeds with a packet only to wrong devices", &|t| t.seeds_with_wrong.len().to_string());
     row("ESP from clients that the NAT did not pass at once", &|t| percent(t.outbound_kept, t.outbound));
     row("IKE messages that the NAT did not pass at once", &|t| t.ike_dropped.to_string());
@@ -360,7 +390,14 @@ pub(crate) fn table(columns: &mut [(&str, Totals)]) -> String {
     row("restarts of clients / servers / NATs", &|t| {
         format!("{}/{}/{}", t.reboots, t.server_restarts, t.nat_restarts)
     });
-    row("pairs of SAs tried / simultaneous rekeys", &|t| format!("{}/{}", t.attempts, t.simultaneous));
+    row("after a NAT's restart: median / 90 % (s), never", &|t| {
+        let at = |per_mille| rank(&t.recovered, per_mille).as_secs_f64();
+        format!("{:.1} / {:.1}, {}", at(500), at(900), t.not_recovered)
+    });
+    row("first pairs of SAs / rekeys by client / by server", &|t| {
+        format!("{}/{}/{}", t.first_pairs, t.attempts - t.first_pairs - t.by_server, t.by_server)
+    });
+    row("simultaneous rekeys / IKE SAs renewed", &|t| format!("{}/{}", t.simultaneous, t.ike_renewals));
     row("packets that hosts could not read", &|t| t.malformed.to_string());
     let mut head = format!("{:<52}", "");
     for (name, _) in columns.iter() {

@@ -13,6 +13,8 @@ const IP_LEN: usize = 20;
 const UDP_LEN: usize = 8;
 const IKE_LEN: usize = 28;
 const NOTE_LEN: usize = 48;
+/// A proposal with one transform, the same bytes in IKEv1 and IKEv2.
+const PROPOSAL: [u8; 16] = [0, 0, 0, 16, 1, 1, 0, 1, 0, 0, 0, 8, 1, 1, 0, 0];
 const MAGIC: [u8; 8] = *b"simulate";
 
 /// The address of the client with this index.
@@ -230,11 +232,19 @@ pub(crate) fn ike(
     clear: bool,
     note: &Note,
 ) -> Vec<u8> {
-    // v1: SA 1, HASH 8, VENDOR-ID 13; v2: SA 33, VID 43, SK 46.
-    let (sa, vendor, sealed) = if head.version == 0x20 { (33, 43, 46) } else { (1, 13, 8) };
+    // v1: SA 1, HASH 8, NONCE 10, VENDOR-ID 13; v2: SA 33, VID 43, SK 46.
+    let v2 = head.version == 0x20;
+    let (vendor, sealed) = if v2 { (43, 46) } else { (13, 8) };
+    let (kind, content): (u8, &[u8]) = match (v2, note.step) {
+        (true, _) => (33, &PROPOSAL),
+        (false, 1 | 2) => (1, &[&[0, 0, 0, 1, 0, 0, 0, 1], &PROPOSAL[..]].concat()),
+        (false, _) => (10, &[0x5a; 16]),
+    };
     let mut payloads = Vec::with_capacity(NOTE_LEN + 16);
     if clear {
-        payloads.extend([vendor, 0, 0, 12, 0, 0, 0, 1, 0, 0, 0, 1]);
+        payloads.extend([vendor, 0]);
+        payloads.extend((content.len() as u16 + 4).to_be_bytes());
+        payloads.extend(content);
     }
     payloads.extend([0, 0]);
     payloads.extend((NOTE_LEN as u16 + 4).to_be_bytes());
@@ -247,7 +257,7 @@ pub(crate) fn ike(
     packet.extend([0, 0]);
     packet.extend(head.spi_i.to_be_bytes());
     packet.extend(head.spi_r.to_be_bytes());
-    packet.extend([if clear { sa } else { sealed }, head.version, head.exchange, head.flags]);
+    packet.extend([if clear { kind } else { sealed }, head.version, head.exchange, head.flags]);
     packet.extend(head.id.to_be_bytes());
     packet.extend(((IKE_LEN + payloads.len()) as u32).to_be_bytes());
     packet.extend(payloads);

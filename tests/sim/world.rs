@@ -171,6 +171,7 @@ impl World<'_> {
                 Event::RestartNat => {
                     self.tally.totals.nat_restarts += 1;
                     self.tally.disturb(None);
+                    self.clients.iter_mut().for_each(|client| client.nat_restarts(now));
                     self.nat.restart(now);
                     self.arm_nat();
                 }
@@ -264,7 +265,7 @@ impl World<'_> {
                     let device =
                         client_at(packet.dst).filter(|&index| usize::from(index) < self.clients.len());
                     if let Body::Esp { .. } = packet.body {
-                        self.tally.leaves_nat(packet.note.serial, device);
+                        self.tally.leaves_nat(now, packet.note.serial, device);
                     }
                     if let Some(index) = device {
                         self.queue.push(now + LAN_DELAY, Event::AtClient(index, bytes));
@@ -281,12 +282,12 @@ impl World<'_> {
         let is_esp = matches!(packet.body, Body::Esp { .. });
         match self.wan.send(now, note.client, way) {
             Passage::Lost => {
-                self.tally.mishap(note.attempt, is_esp, Mishap::Lost);
+                self.tally.mishap(now, note.attempt, is_esp, Mishap::Lost);
                 None
             }
             Passage::Arrives { at, reordered } => {
                 if reordered {
-                    self.tally.mishap(note.attempt, is_esp, Mishap::Reordered);
+                    self.tally.mishap(now, note.attempt, is_esp, Mishap::Reordered);
                 }
                 Some(at)
             }
@@ -358,6 +359,7 @@ impl World<'_> {
         let totals = &mut self.tally.totals;
         for client in &self.clients {
             totals.clients += 1;
+            totals.not_recovered += u64::from(client.recovers_since.is_some());
             totals.works_at_end += u64::from(client.works(end));
             match client.first_traffic {
                 Some(after) => totals.first_traffic.push(after),
