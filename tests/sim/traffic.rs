@@ -114,7 +114,7 @@ impl Traffic {
             }
             Op::Data => {
                 self.received += 1;
-                self.received.is_multiple_of(2).then_some(Op::Ack)
+                (self.received % 2 == 0).then_some(Op::Ack)
             }
             _ => None,
         }
