@@ -1,4 +1,4 @@
-//! natd's engine as a NAT under test.
+//! natd's engine as a NAT under test: the adapter between [`NatUnderTest`] and the engine belongs here.
 
 use crate::nat::NatUnderTest;
 

@@ -349,7 +349,7 @@ pub(crate) fn table(columns: &mut [(&str, Totals)]) -> String {
     let mut row = |name: &str, cell: &dyn Fn(&Totals) -> String| {
         _ = write!(text, "{name:<52}");
         for (_, totals) in columns.iter() {
-            _ = write!(text, "{:>20}", cell(totals));
+            _ = write!(text, "{:>25}", cell(totals));
         }
         text.push('\n');
     };
@@ -401,7 +401,7 @@ pub(crate) fn table(columns: &mut [(&str, Totals)]) -> String {
     row("packets that hosts could not read", &|t| t.malformed.to_string());
     let mut head = format!("{:<52}", "");
     for (name, _) in columns.iter() {
-        _ = write!(head, "{name:>20}");
+        _ = write!(head, "{name:>25}");
     }
     for (name, totals) in columns.iter() {
         let shares: Vec<String> = totals.shares.iter().map(|(what, n)| format!("{what} {n}")).collect();

@@ -399,7 +399,7 @@ fn draw_retry(dice: &mut Dice) -> Retry {
         tries,
     };
     dice.pick(&[
-        retry(4000, 18, 60, 5),
+        retry(4000, 18, 80, 5),
         retry(500, 20, 60, 7),
         retry(1000, 10, 1, 10),
         retry(1000, 20, 16, 6),

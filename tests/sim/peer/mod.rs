@@ -7,6 +7,8 @@
 
 mod action;
 mod exchange;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeSet, VecDeque};
 use std::net::Ipv4Addr;
