@@ -121,6 +121,8 @@ fn judge_natd(totals: &Totals) {
         &seeds[..seeds.len().min(20)],
         seeds[0]
     );
+    // A NAT that delivers nothing is never wrong either.
+    assert!(totals.rekeys_judged() > 0 && totals.right > 0, "nothing was judged");
     assert!(totals.rekeys_in_time() >= 0.99, "{:.3} of rekeys in time", totals.rekeys_in_time());
 }
 

@@ -327,10 +327,13 @@ impl Totals {
         self.right + self.right_and_others + self.only_wrong + self.nobody + self.nobody_stale
     }
 
+    pub(crate) fn rekeys_judged(&self) -> u64 {
+        self.clean.all() + self.reordered.all() + self.lost.all()
+    }
+
     /// The share of judged rekeys after which traffic came back in time.
     pub(crate) fn rekeys_in_time(&self) -> f64 {
-        let all = self.clean.all() + self.reordered.all() + self.lost.all();
-        share(self.clean.in_time + self.reordered.in_time + self.lost.in_time, all)
+        share(self.clean.in_time + self.reordered.in_time + self.lost.in_time, self.rekeys_judged())
     }
 }
 
