@@ -36,7 +36,7 @@ use crate::io::sysctl::Verification;
 use crate::io::transmit::Transmitter;
 use crate::io::{clock, files};
 use crate::report::State;
-use crate::rules::{InterfaceName, Queues, Surroundings};
+use crate::rules::{InterfaceName, Queues, Scope, Surroundings};
 
 pub use self::error::RunError;
 use self::worker::Carrier;
@@ -470,6 +470,7 @@ fn surroundings(config: &Config, kernel: &Kernel, world: &World) -> Result<Surro
         lan: config.lan.iter().map(|lan| name(lan)).collect::<Result<_, _>>()?,
         lan_prefixes: world.lan_prefixes(),
         queues,
+        scope: Scope::All,
         backend: kernel.backend,
         socket_match: kernel.socket_match,
         secpath: kernel.secpath,

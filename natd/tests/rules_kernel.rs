@@ -17,7 +17,7 @@ use std::time::Duration;
 use nat_core::decision::InterfaceAddress;
 use natd::check::{self, Level};
 use natd::io::rules::{Dropped, Kernel, RulesError, Want, command, survey};
-use natd::rules::{Backend, LOCAL_SOCKET, MARK_MASK, Mark, Present, Queues, Surroundings};
+use natd::rules::{Backend, LOCAL_SOCKET, MARK_MASK, Mark, Present, Queues, Scope, Surroundings};
 use nfq::{Message, Verdict};
 
 const QUEUE: u16 = 4100;
@@ -381,6 +381,7 @@ fn surroundings(kernel: &Kernel) -> Surroundings {
         lan: vec!["lan0".parse().unwrap()],
         lan_prefixes: vec![(Ipv4Addr::new(192, 168, 1, 1), 24)],
         queues: Queues::new(QUEUE, 1).unwrap(),
+        scope: Scope::All,
         backend: kernel.backend,
         socket_match: kernel.socket_match,
         secpath: kernel.secpath,
