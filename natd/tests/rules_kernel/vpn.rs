@@ -143,7 +143,9 @@ fn a_server_inside_that_the_kernel_redirects_to_stays_the_kernels() {
     let seen = read_queue(|_| Verdict::Accept);
     kernel.install(&vpn(&kernel)).unwrap();
     let _server = home.lan.serve("TCP-LISTEN", 1723);
-    assert!(home.wan.run("test \"$(echo hello | socat -t2 - TCP:203.0.113.1:1723)\" = hello"));
+    assert!(
+        home.wan.run("test \"$(echo hello | socat -t2 - TCP:203.0.113.1:1723,connect-timeout=2)\" = hello")
+    );
     assert!(home.wan.run(r"printf '\0\0\010\0xxxxxxxx' | socat -u - IP-SENDTO:203.0.113.1:47"));
     // The device's refusal of GRE comes back, translated by the kernel.
     home.wan.run("ping -c 1 -W 2 203.0.113.1");
@@ -222,6 +224,30 @@ fn nfts_own_queue_would_take_only_vpns() {
     home.wan.run("echo x | socat -u - IP-SENDTO:203.0.113.1:50");
     assert_eq!(counts("queue_prerouting")[0], 1);
     assert!(home.wan.received_nothing_from_the_lan());
+}
+
+#[test]
+fn icmp_errors_are_a_vpns_when_they_quote_one() {
+    let Some(kernel) = kernel() else { return };
+    let home = beside_a_masquerade();
+    let text = Surroundings { backend: Backend::Nft, ..vpn(&kernel) }.install(&Present::default()).nft;
+    let counted = text.replace("queue num 4100", "counter");
+    assert!(command::run(&command::find("nft").unwrap(), &["-f", "-"], &counted).unwrap().success);
+    // The router answers each packet with an error.
+    sh("sysctl -qw net.ipv4.icmp_ratelimit=0; iptables -A INPUT -i wan0 -p tcp -j REJECT");
+    let errors = || packets(&output("nft list chain ip natd queue_postrouting | grep wan0"));
+    let vpns = vpn_packets("203.0.113.1");
+    for (count, script) in (1..).zip(&vpns) {
+        home.wan.run(script);
+        assert_eq!(errors(), count, "{script}");
+    }
+    for other in ["UDP-SENDTO:203.0.113.1:40001,bind=:40000", "IP-SENDTO:203.0.113.1:99"] {
+        home.wan.run(&format!("echo x | socat -u - {other}"));
+    }
+    home.wan.run("socat -u /dev/null TCP:203.0.113.1:40001,connect-timeout=0.2");
+    home.wan.run("ping -c 1 -W 2 203.0.113.1");
+    let count = u64::try_from(vpns.len()).unwrap();
+    assert_eq!((errors(), home.wan.counted("refusals")), (count, count + 3));
 }
 
 fn vpn(kernel: &Kernel) -> Surroundings {
