@@ -120,10 +120,10 @@ pub(super) fn guard(s: &Surroundings) -> String {
 fn guard_forward(s: &Surroundings) -> Vec<String> {
     let Some(lan) = lan(s) else { return Vec::new() };
     vec![
-        format!("iifname != {lan} return"),
         format!("oifname != {} return", s.wan),
-        format!("{} return", marked(&[Mark::Forwarded])),
         format!("jump {ONLY_VPN_CHAIN}"),
+        format!("{} return", marked(&[Mark::Forwarded])),
+        format!("iifname != {lan} return"),
         "ct status dnat return".to_owned(),
         "counter name \"kernel_nat\" drop".to_owned(),
     ]
@@ -239,8 +239,12 @@ fn mark_forward(s: &Surroundings) -> Vec<String> {
     } else {
         set_mark(Mark::Forwarded)
     };
-    let mut rules = vec![format!("iifname != {lan} return"), format!("oifname != {} return", s.wan)];
-    rules.extend(only_vpn(s));
+    let (from_lan, to_wan) = (format!("iifname != {lan} return"), format!("oifname != {} return", s.wan));
+    let mut rules = match only_vpn(s) {
+        None => vec![from_lan, to_wan],
+        // The set of names is looked up last: most of what passes is no VPN's.
+        Some(jump) => vec![to_wan, jump, from_lan],
+    };
     rules.extend(["ct status snat,dnat return".to_owned(), last]);
     rules
 }
@@ -274,7 +278,11 @@ fn null_binding() -> Vec<String> {
 }
 
 fn queue_postrouting(s: &Surroundings) -> Vec<String> {
-    let mut rules = vec![queue_marked(&format!("oifname {} ", s.wan), &[Mark::Forwarded, Mark::Own], s)];
+    let mut rules = match s.scope {
+        Scope::All => Vec::new(),
+        Scope::Vpn => vec![format!("meta mark & {KIND_MASK:#010x} == 0 return")],
+    };
+    rules.push(queue_marked(&format!("oifname {} ", s.wan), &[Mark::Forwarded, Mark::Own], s));
     rules.extend(lan(s).map(|lan| queue_marked(&format!("oifname {lan} "), &[Mark::Hairpin], s)));
     rules
 }
