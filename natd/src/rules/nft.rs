@@ -47,16 +47,24 @@ pub(super) fn table(s: &Surroundings) -> String {
     };
     let marks_inbound = s.scope == Scope::Vpn && s.backend == Backend::Iptables;
     let sockets = |wanted: bool, rules: Vec<String>| if wanted && !waits { rules } else { Vec::new() };
+    let see_sockets = sockets(s.socket_match || marks_inbound, see_sockets(s));
     [
         format!("table ip {TABLE} {{\n  counter no_wan_address {{ }}\n  counter inbound_to_lan {{ }}\n"),
         address_set("wan_addresses", &wan_addresses(s)),
         only_vpn_chain(s),
-        chain("refuse_direct", "filter hook prerouting priority -302", &refuse_direct(s)),
-        chain(
-            "see_sockets",
-            "filter hook prerouting priority -301",
-            &sockets(s.socket_match || marks_inbound, see_sockets(s)),
-        ),
+        match s.scope {
+            Scope::All => [
+                chain("refuse_direct", "filter hook prerouting priority -302", &refuse_direct(s)),
+                chain("see_sockets", "filter hook prerouting priority -301", &see_sockets),
+            ]
+            .concat(),
+            // One chain less for what is no VPN's.
+            Scope::Vpn => chain(
+                "see_sockets",
+                "filter hook prerouting priority -301",
+                &[refuse_direct(s), see_sockets].concat(),
+            ),
+        },
         chain("queue_prerouting", "filter hook prerouting priority -299", &queue(queue_prerouting(s))),
         if marks_inbound {
             chain("forget_inbound", "filter hook prerouting priority -298", &forget_inbound())
