@@ -22,6 +22,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use nat_core::nat::Nat;
+use nat_core::policy::{Filtering, Policy};
 use nat_core::time::Timestamp;
 use passthrough::Passthrough;
 
@@ -38,7 +39,7 @@ use crate::io::sysctl::Verification;
 use crate::io::transmit::Transmitter;
 use crate::io::{clock, files};
 use crate::report::State;
-use crate::rules::{InterfaceName, Queues, Surroundings};
+use crate::rules::{InterfaceName, Queues, Scope, Surroundings};
 
 pub use self::error::RunError;
 use self::worker::Carrier;
@@ -178,7 +179,7 @@ impl Daemon {
             .map(|n| Queue::open(config.kernel.queue.saturating_add(n), config.kernel.queue_length, trains))
             .collect::<Result<_, _>>()?;
         let started = clock::now();
-        let mut nat = Nat::new(config.policy.clone(), clock::random_seed(), started);
+        let mut nat = Nat::new(policy(&config), clock::random_seed(), started);
         world.tell_nat(&mut nat);
         nat.set_listeners(world::listeners());
         nat.set_patience(world::patience());
@@ -192,6 +193,7 @@ impl Daemon {
         let releasers = releasers.map_err(|error| RunError::System("share a queue", error))?;
         let transmitter =
             Transmitter::open().map_err(|error| RunError::System("open a raw socket", error))?;
+        transmitter.set_mtu(world.smallest_mtu());
         let shared = Arc::new(Shared {
             engine: Mutex::new(engine),
             wan_index: AtomicU32::new(world.wan_index()),
@@ -343,6 +345,7 @@ impl Daemon {
             }
         }
         world.tell(&mut self.shared.engine());
+        self.shared.carrier.set_mtu(world.smallest_mtu());
         self.shared.wan_index.store(world.wan_index(), Ordering::Relaxed);
         *self.shared.world() = world.clone();
         match surroundings(&self.config, &self.kernel, &world) {
@@ -387,7 +390,7 @@ impl Daemon {
         self.config.passthrough.scope = old.passthrough.scope;
         {
             let mut engine = self.shared.engine();
-            engine.nat.set_policy(self.config.policy.clone());
+            engine.nat.set_policy(policy(&self.config));
             engine.vpn.set_settings(self.config.passthrough.clone());
         }
         self.settle(world);
@@ -464,6 +467,18 @@ pub(crate) fn want(rules: Rules) -> Want {
     }
 }
 
+/// What the NAT shall do.
+fn policy(config: &Config) -> Policy {
+    let policy = config.policy.clone();
+    match config.passthrough.scope {
+        passthrough::settings::Scope::All => policy,
+        // The kernel's NAT may use the same external port towards another host.
+        passthrough::settings::Scope::Vpn => {
+            Policy { filtering: Filtering::AddressAndPortDependent, ..policy }
+        }
+    }
+}
+
 /// What the rules depend on.
 fn surroundings(config: &Config, kernel: &Kernel, world: &World) -> Result<Surroundings, RunError> {
     let name = |name: &str| {
@@ -478,6 +493,10 @@ fn surroundings(config: &Config, kernel: &Kernel, world: &World) -> Result<Surro
         lan: config.lan.iter().map(|lan| name(lan)).collect::<Result<_, _>>()?,
         lan_prefixes: world.lan_prefixes(),
         queues,
+        scope: match config.passthrough.scope {
+            passthrough::settings::Scope::All => Scope::All,
+            passthrough::settings::Scope::Vpn => Scope::Vpn,
+        },
         backend: kernel.backend,
         socket_match: kernel.socket_match,
         secpath: kernel.secpath,

@@ -41,6 +41,29 @@
 //! rather than answered with an ICMP error, since a TCP client retries after a second but gives up on an error. The
 //! router's own packets pass (DHCP needs them) and the guard is in force.
 //!
+//! # Scope vpn
+//!
+//! The kernel's masquerade stays and keeps everything but the VPN protocols. The chains are the same; `jump only_vpn`
+//! in them ends a chain for a packet that is no VPN's, so it is neither queued nor marked nor guarded. A VPN's are:
+//! IP protocols 47, 50, 51 and 115; UDP from or to port 500, 1701 or 4500; TCP from or to port 1723; and ICMP errors
+//! that quote one of those (by ports only where the quoted header has no options). What differs:
+//!
+//! | hook | priority | scope vpn |
+//! |---|---|---|
+//! | prerouting | -301 | iptables path: what is to be queued gets [`INBOUND_VPN`], since iptables has no short way to say it |
+//! | prerouting | -298 | iptables path: that mark goes again, natd has seen it |
+//! | input | | nothing is held: a refused TCP 1723 is refused at once |
+//! | forward | 310 | guard: a VPN packet from LAN to WAN without [`Mark::Forwarded`] is dropped, or the masquerade takes it |
+//!
+//! * An ICMP error belongs to the conntrack entry of the packet that it quotes and shows that entry's status. So
+//!   errors about flows that the kernel translates are left to it by the same `ct status`, and the null binding does
+//!   not touch any error: the kernel translates errors by the entry and asks no nat chain.
+//! * What the kernel redirects (`ct status dnat`, a user's own server inside) stays the kernel's, answers included.
+//!   A VPN flow that only its masquerade translates began before these rules; it is dropped here until the daemon
+//!   has deleted its entry, for it would never come to natd.
+//! * nft 1.0.6 joins `tcp sport != x tcp dport != x` into one comparison of four bytes, which is "or". So the list
+//!   is said in positive words only.
+//!
 //! Installing replaces whole tables in one transaction, leftovers of a killed natd included. Refreshing keeps the
 //! chains and changes only rules and set elements: a base chain that goes away makes the kernel drop every
 //! packet that waits in a queue, held SYNs too.
@@ -63,6 +86,9 @@ pub const MARK_MASK: u32 = 0x0f00_0000;
 pub const KIND_MASK: u32 = 0x0700_0000;
 /// Set on a packet to a WAN address that an established or specifically bound local socket wants.
 pub const LOCAL_SOCKET: u32 = 0x0800_0000;
+/// On the iptables path of [`Scope::Vpn`]: set on what is to be queued on its way in, cleared behind the queue. No
+/// [`Mark`].
+pub const INBOUND_VPN: u32 = 6 << 24;
 /// The table that goes when natd stops.
 pub const TABLE: &str = "natd";
 /// The table that stays.
@@ -102,6 +128,16 @@ impl Mark {
     pub fn of(packet_mark: u32) -> Option<Self> {
         Self::ALL.into_iter().find(|mark| mark.bits() == packet_mark & KIND_MASK)
     }
+}
+
+/// Which packets are natd's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Scope {
+    /// All that pass the WAN.
+    #[default]
+    All,
+    /// Those of VPN protocols; the kernel's own NAT has the rest.
+    Vpn,
 }
 
 /// What runs the queue statement.
@@ -220,6 +256,8 @@ pub struct Surroundings {
     pub lan_prefixes: Vec<(Ipv4Addr, u8)>,
     /// The queues that natd reads.
     pub queues: Queues,
+    /// Which packets are natd's.
+    pub scope: Scope,
     /// Who queues.
     pub backend: Backend,
     /// Has the kernel's nft the `socket` expression? Without it local sockets are known only by what they send,

@@ -17,8 +17,11 @@ use std::time::Duration;
 use nat_core::decision::InterfaceAddress;
 use natd::check::{self, Level};
 use natd::io::rules::{Dropped, Kernel, RulesError, Want, command, survey};
-use natd::rules::{Backend, LOCAL_SOCKET, MARK_MASK, Mark, Present, Queues, Surroundings};
+use natd::rules::{Backend, LOCAL_SOCKET, MARK_MASK, Mark, Present, Queues, Scope, Surroundings};
 use nfq::{Message, Verdict};
+
+#[path = "rules_kernel/vpn.rs"]
+mod vpn;
 
 const QUEUE: u16 = 4100;
 const ROUTER: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 1);
@@ -90,7 +93,9 @@ fn nft_accepts_every_word_of_the_nft_path() {
         ..known.clone()
     };
     let waiting = Surroundings { wan_addresses: Vec::new(), lan_prefixes: Vec::new(), ..known.clone() };
-    for s in [known, odd, waiting] {
+    let vpn = [&known, &odd, &waiting].map(|s| Surroundings { scope: Scope::Vpn, ..s.clone() });
+    let marks_inbound = Surroundings { backend: Backend::Iptables, scope: Scope::Vpn, ..known.clone() };
+    for s in [known, odd, waiting, marks_inbound].into_iter().chain(vpn) {
         let text = s.install(&Present::default()).nft;
         let answer = command::run(&nft, &["--check", "-f", "-"], &text).unwrap();
         // A kernel without NFT_QUEUE refuses exactly the queue statements, each with ENOENT; a word that nft itself
@@ -382,6 +387,7 @@ fn surroundings(kernel: &Kernel) -> Surroundings {
         lan: vec!["lan0".parse().unwrap()],
         lan_prefixes: vec![(Ipv4Addr::new(192, 168, 1, 1), 24)],
         queues: Queues::new(QUEUE, 1).unwrap(),
+        scope: Scope::All,
         backend: kernel.backend,
         socket_match: kernel.socket_match,
         secpath: kernel.secpath,

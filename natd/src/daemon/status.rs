@@ -84,11 +84,12 @@ pub(super) fn status(shared: &Shared, kernel: &Kernel) -> Status {
 
 /// Packets dropped by the engine and by rules of ours, by reason.
 fn drops(counters: &Counters, by_rules: &Dropped) -> BTreeMap<String, u64> {
-    let Dropped { no_wan_address, inbound_to_lan, lan_source, foreign_source, lan_quote } = *by_rules;
+    let Dropped { no_wan_address, inbound_to_lan, lan_source, foreign_source, lan_quote, kernel_nat } =
+        *by_rules;
     let by_rules = [
         (DropReason::NoAddress, no_wan_address),
         (DropReason::InboundToLan, inbound_to_lan),
-        (DropReason::Guarded, lan_source + foreign_source + lan_quote),
+        (DropReason::Guarded, lan_source + foreign_source + lan_quote + kernel_nat),
     ];
     let by_rules = |reason| by_rules.iter().find(|(rule, _)| *rule == reason).map_or(0, |(_, count)| *count);
     named(counters.drops().map(|(reason, count)| (reason.name(), count + by_rules(reason))))

@@ -61,6 +61,11 @@ impl Carrier {
         }
     }
 
+    /// Packets of natd's own are cut to this size, in bytes.
+    pub(super) fn set_mtu(&self, mtu: usize) {
+        self.transmitter.set_mtu(mtu);
+    }
+
     /// To be called while the NAT is still locked: its release may follow at once.
     fn keep(&self, hold: HoldId, packet: &Packet) {
         let held =

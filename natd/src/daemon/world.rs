@@ -111,9 +111,17 @@ impl World {
     /// Tells the NAT what concerns it.
     pub(super) fn tell_nat(&self, nat: &mut Nat) {
         nat.set_lan(self.lan.iter().flat_map(|side| side.addresses.iter().copied()).collect());
-        let mtus = self.lan.iter().chain([&self.wan]).map(|side| side.mtu).filter(|&mtu| mtu > 0);
-        nat.set_mtu(mtus.min().map(|mtu| u16::try_from(mtu).unwrap_or(u16::MAX)));
+        nat.set_mtu(self.mtu().map(|mtu| u16::try_from(mtu).unwrap_or(u16::MAX)));
         nat.set_address(self.wan_address);
+    }
+
+    fn mtu(&self) -> Option<u32> {
+        self.lan.iter().chain([&self.wan]).map(|side| side.mtu).filter(|&mtu| mtu > 0).min()
+    }
+
+    /// What every link carries, in bytes.
+    pub(super) fn smallest_mtu(&self) -> usize {
+        self.mtu().and_then(|mtu| usize::try_from(mtu).ok()).unwrap_or(1500)
     }
 
     pub(super) fn wan_address(&self) -> Option<Ipv4Addr> {

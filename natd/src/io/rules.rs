@@ -120,6 +120,8 @@ pub struct Dropped {
     pub foreign_source: u64,
     /// By the guard: ICMP errors quoting an address of the LAN.
     pub lan_quote: u64,
+    /// By the guard, in scope vpn: VPN packets that the kernel's own NAT would have translated.
+    pub kernel_nat: u64,
 }
 
 impl Kernel {
@@ -233,6 +235,7 @@ impl Kernel {
             lan_source: count(GUARD_TABLE, "lan_source"),
             foreign_source: count(GUARD_TABLE, "foreign_source"),
             lan_quote: count(GUARD_TABLE, "lan_quote"),
+            kernel_nat: count(GUARD_TABLE, "kernel_nat"),
         })
     }
 

@@ -2,7 +2,10 @@
 
 use std::net::Ipv4Addr;
 
-use super::{Backend, GUARD_TABLE, KIND_MASK, LOCAL_SOCKET, MARK_MASK, Mark, Queues, Surroundings, TABLE};
+use super::{
+    Backend, GUARD_TABLE, INBOUND_VPN, KIND_MASK, LOCAL_SOCKET, MARK_MASK, Mark, Queues, Scope, Surroundings,
+    TABLE,
+};
 use crate::order;
 
 /// What is left of the mark when our bits are cleared.
@@ -12,6 +15,29 @@ const UNMARK: u32 = !MARK_MASK;
 /// connection in its handshake or in TIME-WAIT, neither 0 nor 1.
 const ANY_SOCKET: [&str; 2] = ["socket transparent 0", "socket transparent 1"];
 
+/// Returns for what is a VPN's, accepts the rest: which ends the chain that jumped here, and no other.
+const ONLY_VPN_CHAIN: &str = "only_vpn";
+
+/// What is a VPN's in [`Scope::Vpn`], one rule each: GRE, ESP, AH and L2TPv3; IKE, L2TP and NAT-T; PPTP; ICMP errors
+/// that quote one of those, whose quoted header begins 8 bytes and, without options, whose quoted ports lie 28 and
+/// 30 bytes behind the beginning of the ICMP message (RFC 792). TCP is decided first, it is most of what passes.
+const ONLY_VPN: [&str; 14] = [
+    "tcp sport 1723 return",
+    "tcp dport 1723 return",
+    "ip protocol 6 accept",
+    "udp sport { 500, 1701, 4500 } return",
+    "udp dport { 500, 1701, 4500 } return",
+    "ip protocol { 47, 50, 51, 115 } return",
+    "ip protocol != 1 accept",
+    "icmp type != { 3, 4, 11, 12 } accept",
+    "@th,136,8 { 47, 50, 51, 115 } return",
+    "@th,64,8 0x45 @th,136,8 6 @th,224,16 1723 return",
+    "@th,64,8 0x45 @th,136,8 6 @th,240,16 1723 return",
+    "@th,64,8 0x45 @th,136,8 17 @th,224,16 { 500, 1701, 4500 } return",
+    "@th,64,8 0x45 @th,136,8 17 @th,240,16 { 500, 1701, 4500 } return",
+    "accept",
+];
+
 /// The block of the table that goes when natd stops.
 pub(super) fn table(s: &Surroundings) -> String {
     let waits = s.wan_addresses.is_empty();
@@ -19,18 +45,44 @@ pub(super) fn table(s: &Surroundings) -> String {
         Backend::Nft if !waits => rules,
         Backend::Nft | Backend::Iptables => Vec::new(),
     };
-    let sockets = |rules: Vec<String>| if s.socket_match && !waits { rules } else { Vec::new() };
+    let marks_inbound = s.scope == Scope::Vpn && s.backend == Backend::Iptables;
+    let sockets = |wanted: bool, rules: Vec<String>| if wanted && !waits { rules } else { Vec::new() };
+    let see_sockets = sockets(s.socket_match || marks_inbound, see_sockets(s));
     [
         format!("table ip {TABLE} {{\n  counter no_wan_address {{ }}\n  counter inbound_to_lan {{ }}\n"),
         address_set("wan_addresses", &wan_addresses(s)),
-        chain("refuse_direct", "filter hook prerouting priority -302", &refuse_direct(s)),
-        chain("see_sockets", "filter hook prerouting priority -301", &sockets(see_sockets(s))),
+        only_vpn_chain(s),
+        match s.scope {
+            Scope::All => [
+                chain("refuse_direct", "filter hook prerouting priority -302", &refuse_direct(s)),
+                chain("see_sockets", "filter hook prerouting priority -301", &see_sockets),
+            ]
+            .concat(),
+            // One chain less for what is no VPN's.
+            Scope::Vpn => chain(
+                "see_sockets",
+                "filter hook prerouting priority -301",
+                &[refuse_direct(s), see_sockets].concat(),
+            ),
+        },
         chain("queue_prerouting", "filter hook prerouting priority -299", &queue(queue_prerouting(s))),
-        chain("mark_input", "filter hook input priority -151", &sockets(mark_input(s))),
+        if marks_inbound {
+            chain("forget_inbound", "filter hook prerouting priority -298", &forget_inbound())
+        } else {
+            String::new()
+        },
+        chain(
+            "mark_input",
+            "filter hook input priority -151",
+            &sockets(s.socket_match && s.scope == Scope::All, mark_input(s)),
+        ),
         chain(
             "queue_input",
             "filter hook input priority -149",
-            &queue(vec![queue_marked("", &[Mark::Unwanted], s)]),
+            &queue(match s.scope {
+                Scope::All => vec![queue_marked("", &[Mark::Unwanted], s)],
+                Scope::Vpn => Vec::new(),
+            }),
         ),
         chain("mark_forward", "filter hook forward priority 300", &mark_forward(s)),
         chain(
@@ -48,6 +100,7 @@ pub(super) fn table(s: &Surroundings) -> String {
 /// The block of the table that stays.
 pub(super) fn guard(s: &Surroundings) -> String {
     let mut rules = vec![format!("oifname != {} return", s.wan)];
+    rules.extend(only_vpn(s));
     rules.extend(s.lan_prefixes.iter().flat_map(|&prefix| quotes(prefix)));
     rules.extend([
         "ip saddr @wan_addresses return".to_owned(),
@@ -57,12 +110,31 @@ pub(super) fn guard(s: &Surroundings) -> String {
     rules.extend(lan(s).map(|lan| format!("iifname {lan} counter name \"foreign_source\" drop")));
     [
         format!("table ip {GUARD_TABLE} {{\n  counter lan_source {{ }}\n  counter foreign_source {{ }}\n  counter lan_quote {{ }}\n"),
+        if s.scope == Scope::Vpn { "  counter kernel_nat { }\n".to_owned() } else { String::new() },
         address_set("wan_addresses", &wan_addresses(s)),
         prefix_set("lan_prefixes", &s.lan_prefixes),
+        only_vpn_chain(s),
+        match s.scope {
+            Scope::All => String::new(),
+            Scope::Vpn => chain("guard_forward", "filter hook forward priority 310", &guard_forward(s)),
+        },
         chain("guard", "filter hook postrouting priority 310", &rules),
         "}\n".to_owned(),
     ]
     .concat()
+}
+
+/// While the guard stands no VPN of the household goes to the kernel's masquerade, be natd's table there or not.
+fn guard_forward(s: &Surroundings) -> Vec<String> {
+    let Some(lan) = lan(s) else { return Vec::new() };
+    vec![
+        format!("oifname != {} return", s.wan),
+        format!("jump {ONLY_VPN_CHAIN}"),
+        format!("{} return", marked(&[Mark::Forwarded])),
+        format!("iifname != {lan} return"),
+        "ct status dnat return".to_owned(),
+        "counter name \"kernel_nat\" drop".to_owned(),
+    ]
 }
 
 /// Rules against ICMP errors that quote a packet from or to the household: the router makes them seconds after the
@@ -113,28 +185,47 @@ fn refuse_direct(s: &Surroundings) -> Vec<String> {
         return list;
     }
     let decrypted = if s.secpath { "meta secpath missing " } else { "" };
-    vec![format!(
-        "iifname {} ip daddr != @wan_addresses ip daddr {{ {} }} {decrypted}counter name \"inbound_to_lan\" drop",
+    let direct = format!(
+        "iifname {} ip daddr != @wan_addresses ip daddr {{ {} }} {decrypted}",
         s.wan,
         list.join(", ")
-    )]
+    );
+    let mut rules: Vec<String> = only_vpn(s).map(|jump| format!("{direct}{jump}")).into_iter().collect();
+    rules.push(format!("{direct}counter name \"inbound_to_lan\" drop"));
+    rules
 }
 
 fn see_sockets(s: &Surroundings) -> Vec<String> {
     let sides: Vec<String> = both_sides(s).collect();
     let mark = |key: &str| format!("{key} meta mark set meta mark | {LOCAL_SOCKET:#010x}");
-    let mut rules = vec![
-        "ip daddr != @wan_addresses return".to_owned(),
-        // A tunnel's inner packet may bring the mark of the outer one.
-        format!("iifname {} meta mark set meta mark & {UNMARK:#010x}", s.wan),
-        "socket wildcard 1 return".to_owned(),
-    ];
+    let mut rules = vec!["ip daddr != @wan_addresses return".to_owned()];
+    rules.extend(only_vpn(s));
+    // A tunnel's inner packet may bring the mark of the outer one.
+    rules.push(format!("iifname {} meta mark set meta mark & {UNMARK:#010x}", s.wan));
+    if s.scope == Scope::Vpn && s.backend == Backend::Iptables {
+        rules.extend(sides.iter().map(|from| format!("iifname {from} {}", set_bits(INBOUND_VPN))));
+    }
+    if !s.socket_match {
+        return rules;
+    }
+    rules.push("socket wildcard 1 return".to_owned());
     rules.extend(sides.iter().flat_map(|from| ANY_SOCKET.map(|any| mark(&format!("iifname {from} {any}")))));
     rules
 }
 
 fn queue_prerouting(s: &Surroundings) -> Vec<String> {
-    both_sides(s).map(|from| format!("iifname {from} ip daddr @wan_addresses {}", queue(s.queues))).collect()
+    let only_vpn = only_vpn(s).map(|jump| ["ip daddr != @wan_addresses return".to_owned(), jump]);
+    let queues =
+        both_sides(s).map(|from| format!("iifname {from} ip daddr @wan_addresses {}", queue(s.queues)));
+    only_vpn.into_iter().flatten().chain(queues).collect()
+}
+
+/// Nobody behind the queue is to meet the mark: policy routing, or the kernel when it reflects marks.
+fn forget_inbound() -> Vec<String> {
+    let kept = !KIND_MASK;
+    vec![format!(
+        "meta mark & {KIND_MASK:#010x} == {INBOUND_VPN:#010x} meta mark set meta mark & {kept:#010x}"
+    )]
 }
 
 fn mark_input(s: &Surroundings) -> Vec<String> {
@@ -156,17 +247,20 @@ fn mark_forward(s: &Surroundings) -> Vec<String> {
     } else {
         set_mark(Mark::Forwarded)
     };
-    vec![
-        format!("iifname != {lan} return"),
-        format!("oifname != {} return", s.wan),
-        "ct status snat,dnat return".to_owned(),
-        last,
-    ]
+    let (from_lan, to_wan) = (format!("iifname != {lan} return"), format!("oifname != {} return", s.wan));
+    let mut rules = match only_vpn(s) {
+        None => vec![from_lan, to_wan],
+        // The set of names is looked up last: most of what passes is no VPN's.
+        Some(jump) => vec![to_wan, jump, from_lan],
+    };
+    rules.extend(["ct status snat,dnat return".to_owned(), last]);
+    rules
 }
 
 fn mark_output(s: &Surroundings) -> Vec<String> {
     // natd's own raw packets. The socket bit does not count: fwmark_reflect may bring it here.
     let mut rules = vec![format!("meta mark & {KIND_MASK:#010x} != 0 return")];
+    rules.extend(only_vpn(s));
     // What the router says of a hairpinned packet quotes a device that the sender knows by another address. Such a
     // packet's flow is confirmed by the admission; the kernel drops errors about others rather than queue them.
     rules.extend(lan(s).map(|lan| {
@@ -192,7 +286,11 @@ fn null_binding() -> Vec<String> {
 }
 
 fn queue_postrouting(s: &Surroundings) -> Vec<String> {
-    let mut rules = vec![queue_marked(&format!("oifname {} ", s.wan), &[Mark::Forwarded, Mark::Own], s)];
+    let mut rules = match s.scope {
+        Scope::All => Vec::new(),
+        Scope::Vpn => vec![format!("meta mark & {KIND_MASK:#010x} == 0 return")],
+    };
+    rules.push(queue_marked(&format!("oifname {} ", s.wan), &[Mark::Forwarded, Mark::Own], s));
     rules.extend(lan(s).map(|lan| queue_marked(&format!("oifname {lan} "), &[Mark::Hairpin], s)));
     rules
 }
@@ -207,7 +305,26 @@ fn marked(marks: &[Mark]) -> String {
 }
 
 fn set_mark(mark: Mark) -> String {
-    format!("meta mark set meta mark & {UNMARK:#010x} | {:#010x}", mark.bits())
+    set_bits(mark.bits())
+}
+
+fn set_bits(bits: u32) -> String {
+    format!("meta mark set meta mark & {UNMARK:#010x} | {bits:#010x}")
+}
+
+/// The rule that leaves only a VPN's packets to the rules behind it, where the scope wants that.
+fn only_vpn(s: &Surroundings) -> Option<String> {
+    (s.scope == Scope::Vpn).then(|| format!("jump {ONLY_VPN_CHAIN}"))
+}
+
+fn only_vpn_chain(s: &Surroundings) -> String {
+    match s.scope {
+        Scope::All => String::new(),
+        Scope::Vpn => {
+            let rules: String = ONLY_VPN.iter().map(|rule| format!("    {rule}\n")).collect();
+            format!("  chain {ONLY_VPN_CHAIN} {{\n{rules}  }}\n")
+        }
+    }
 }
 
 fn queue(queues: Queues) -> String {

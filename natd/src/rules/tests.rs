@@ -7,6 +7,7 @@ fn home(backend: Backend) -> Surroundings {
         lan: vec!["br-lan".parse().unwrap(), "br-guest".parse().unwrap()],
         lan_prefixes: vec![(Ipv4Addr::new(192, 168, 1, 1), 24), (Ipv4Addr::new(192, 168, 2, 1), 24)],
         queues: Queues::new(100, 2).unwrap(),
+        scope: Scope::All,
         backend,
         socket_match: true,
         secpath: true,
@@ -97,6 +98,93 @@ fn the_queue_statement_is_in_nft_or_in_iptables_and_never_in_both() {
 fn the_whole_nft_text() {
     let text = home(Backend::Nft).install(&Present::default()).nft;
     assert_eq!(text, include_str!("tests.nft"), "got:\n{text}");
+}
+
+fn vpn(backend: Backend) -> Surroundings {
+    Surroundings { scope: Scope::Vpn, ..home(backend) }
+}
+
+#[test]
+fn the_whole_nft_text_of_scope_vpn() {
+    let text = vpn(Backend::Nft).install(&Present::default()).nft;
+    assert_eq!(text, include_str!("tests-vpn.nft"), "got:\n{text}");
+}
+
+#[test]
+fn scope_vpn_on_the_iptables_path_queues_inbound_by_a_mark_that_goes_again() {
+    let rules = vpn(Backend::Iptables).install(&Present::default());
+    assert!(!rules.nft.contains("queue num"), "{}", rules.nft);
+    let marks = "    ip daddr != @wan_addresses return
+    jump only_vpn
+    iifname \"eth1\" meta mark set meta mark & 0xf0ffffff
+    iifname \"eth1\" meta mark set meta mark & 0xf0ffffff | 0x06000000
+    iifname { \"br-guest\", \"br-lan\" } meta mark set meta mark & 0xf0ffffff | 0x06000000
+    socket wildcard 1 return
+";
+    let forgets = "  chain forget_inbound {
+    type filter hook prerouting priority -298; policy accept;
+    meta mark & 0x07000000 == 0x06000000 meta mark set meta mark & 0xf8ffffff
+  }
+";
+    assert!(rules.nft.contains(marks) && rules.nft.contains(forgets), "{}", rules.nft);
+    assert_eq!(Mark::of(INBOUND_VPN), None);
+    assert_eq!(
+        rules.iptables,
+        [
+            "*raw\n\
+             :NATD-PRE - [0:0]\n\
+             -A NATD-PRE -m mark --mark 0x06000000/0x07000000 -j NFQUEUE --queue-balance 100:101\n\
+             -A PREROUTING -j NATD-PRE\n\
+             COMMIT\n",
+            "*mangle\n\
+             :NATD-IN - [0:0]\n\
+             :NATD-POST - [0:0]\n\
+             -A INPUT -j NATD-IN\n\
+             -A NATD-POST -o \"eth1\" -m mark --mark 0x01000000/0x07000000 -j NFQUEUE --queue-balance 100:101\n\
+             -A NATD-POST -o \"eth1\" -m mark --mark 0x02000000/0x07000000 -j NFQUEUE --queue-balance 100:101\n\
+             -A NATD-POST -o \"br-guest\" -m mark --mark 0x03000000/0x07000000 -j NFQUEUE --queue-balance 100:101\n\
+             -A NATD-POST -o \"br-lan\" -m mark --mark 0x03000000/0x07000000 -j NFQUEUE --queue-balance 100:101\n\
+             -A POSTROUTING -j NATD-POST\n\
+             COMMIT\n",
+        ]
+    );
+    // Without the socket match the mark is still set, and no rule needs the match.
+    let s = Surroundings { socket_match: false, ..vpn(Backend::Iptables) };
+    let text = s.install(&Present::default()).nft;
+    assert!(text.contains("| 0x06000000") && !text.contains("socket "), "{text}");
+}
+
+#[test]
+fn in_scope_vpn_no_chain_acts_on_a_packet_before_it_is_known_to_be_a_vpns() {
+    for backend in [Backend::Nft, Backend::Iptables] {
+        for wan_addresses in [Vec::new(), home(backend).wan_addresses] {
+            let text = Surroundings { wan_addresses, ..vpn(backend) }.install(&Present::default()).nft;
+            for chain in text.split("  chain ").skip(1).filter(|chain| !chain.starts_with("only_vpn")) {
+                let acts = |rule: &&str| {
+                    ["queue num", "drop", "meta mark set", "snat to"].iter().any(|act| rule.contains(act))
+                        && !rule.contains("meta mark & 0x07000000 == ")
+                };
+                if let Some(first) = chain.lines().position(|rule| acts(&rule)) {
+                    let before = chain.lines().take(first);
+                    assert!(before.into_iter().any(|rule| rule.ends_with("jump only_vpn")), "{chain}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn without_a_wan_address_scope_vpn_drops_only_vpns() {
+    for backend in [Backend::Nft, Backend::Iptables] {
+        let waiting = Surroundings { wan_addresses: Vec::new(), ..vpn(backend) };
+        let rules = waiting.install(&Present::default());
+        assert!(!rules.nft.contains("queue num"), "{}", rules.nft);
+        assert!(!rules.nft.contains("0x06000000 |"), "{}", rules.nft);
+        assert!(rules.nft.contains(
+            "    jump only_vpn\n    iifname != { \"br-guest\", \"br-lan\" } return\n    ct status snat,dnat return\n    counter name \"no_wan_address\" drop\n"
+        ));
+        assert!(!rules.iptables.concat().contains("-d "), "{:?}", rules.iptables);
+    }
 }
 
 #[test]

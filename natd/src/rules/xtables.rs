@@ -1,6 +1,6 @@
 //! The iptables side of the rules: only the NFQUEUE target, in chains of our own.
 
-use super::{KIND_MASK, Mark, Queues, Surroundings};
+use super::{INBOUND_VPN, KIND_MASK, Mark, Queues, Scope, Surroundings};
 use crate::order;
 
 /// One of our chains and where it hangs.
@@ -117,17 +117,23 @@ fn unhook(chain: &Chain, present: &Present) -> Vec<String> {
 
 fn rules(chain: &Chain, s: &Surroundings) -> Vec<String> {
     let queue = queue(s.queues);
-    let marked = |mark: Mark| format!("-m mark --mark {:#010x}/{KIND_MASK:#010x}", mark.bits());
+    let bits = |bits: u32| format!("-m mark --mark {bits:#010x}/{KIND_MASK:#010x}");
+    let marked = |mark: Mark| bits(mark.bits());
     let lan = order::distinct(&s.lan);
     if s.wan_addresses.is_empty() {
         Vec::new()
+    } else if chain.name == PRE.name && s.scope == Scope::Vpn {
+        vec![format!("{} {queue}", bits(INBOUND_VPN))]
     } else if chain.name == PRE.name {
         let from = std::iter::once(&s.wan).chain(lan);
         from.flat_map(|from| s.wan_addresses.iter().map(move |to| (from, to.addr)))
             .map(|(from, to)| format!("-i {from} -d {to} {queue}"))
             .collect()
     } else if chain.name == IN.name {
-        vec![format!("{} {queue}", marked(Mark::Unwanted))]
+        match s.scope {
+            Scope::All => vec![format!("{} {queue}", marked(Mark::Unwanted))],
+            Scope::Vpn => Vec::new(),
+        }
     } else {
         let to_wan =
             [Mark::Forwarded, Mark::Own].map(|mark| format!("-o {} {} {queue}", s.wan, marked(mark)));

@@ -128,3 +128,46 @@ fn own_packets_are_marked_and_arrive_as_they_were_made() {
     assert_eq!(error.raw_os_error(), Some(libc::EPERM));
     assert_eq!(receive(&device, SILENCE), None);
 }
+
+#[test]
+fn own_packets_larger_than_the_link_arrive_whole_unless_they_must_not_be_cut() {
+    if !possible() {
+        return;
+    }
+    let lab = Lab::new();
+    lab.router.ip("link set lan0 mtu 1280");
+    lab.lan.nft(
+        "table ip t {
+            counter fragments { }
+            chain early {
+                type filter hook prerouting priority -500
+                ip frag-off & 0x3fff != 0 counter name fragments
+            }
+        }",
+    );
+    let transmitter = lab.router.enter(|| Transmitter::open().unwrap());
+    let device = lab.lan.raw(50);
+    let large = |id: u8, flags: u8, number: u8| {
+        let mut esp = packet(50, WAN, LAN, vec![number; 3000], 0);
+        (esp[5], esp[6]) = (id, flags);
+        esp
+    };
+    // Too large for the link in any case until the daemon says what the link carries.
+    let error = transmitter.send(&large(7, 0, 1)).unwrap_err();
+    assert_eq!((error.raw_os_error(), transmitter.too_large()), (Some(libc::EMSGSIZE), 1));
+    transmitter.set_mtu(1280);
+
+    for (id, number) in [(7, 2), (0, 3), (0, 4)] {
+        transmitter.send(&large(id, 0, number)).unwrap();
+        let received = receive(&device, PATIENCE).unwrap();
+        assert_eq!(received.len(), 3020);
+        assert_eq!(received[22..], large(id, 0, number)[22..]);
+        let arrived = u16::from_be_bytes([received[4], received[5]]);
+        assert!(if id == 0 { arrived != 0 } else { arrived == 7 }, "{arrived}");
+    }
+    assert!(lab.lan.run("nft list counter ip t fragments").contains("packets 9 "));
+
+    let error = transmitter.send(&large(7, 0x40, 5)).unwrap_err();
+    assert_eq!((error.raw_os_error(), transmitter.too_large()), (Some(libc::EMSGSIZE), 2));
+    assert_eq!(receive(&device, SILENCE), None);
+}
