@@ -49,6 +49,10 @@ pub(super) struct IkeSa {
     /// Last payload inside UDP.
     pub(super) last_data: Option<Timestamp>,
     auth: Option<u32>,
+    /// A request that waits for its response, until it is repeated.
+    asked: Option<(Exchange, u32, Option<Timestamp>)>,
+    /// To the remote host and back, the shortest seen.
+    pub(super) round_trip: Option<Duration>,
     /// Quick Modes: message id, seen outbound, seen inbound.
     quick: Vec<(u32, bool, bool)>,
     pub(super) packets: [u64; 2],
@@ -141,6 +145,8 @@ impl IkeSas {
             last: now,
             last_data: None,
             auth: None,
+            asked: None,
+            round_trip: None,
             quick: Vec::new(),
             packets: [0; 2],
             bytes: [0; 2],
@@ -180,6 +186,7 @@ impl IkeSas {
     ) -> Agreed {
         let Some(sa) = self.sas.get_mut(&(remote, header.initiator)) else { return Agreed::Nothing };
         sa.count(now, direction, len);
+        sa.measure(now, direction, header);
         if header.responder != IkeSpi(0) {
             sa.responder = header.responder;
         }
@@ -276,6 +283,30 @@ impl IkeSa {
             *bytes += u64::from(len);
         }
         self.last = now;
+    }
+
+    /// Takes the time between a request and its response. Quick Mode has three messages, and nothing tells what
+    /// answers what.
+    fn measure(&mut self, now: Timestamp, direction: Direction, header: &IkeHeader) {
+        let (exchange, id) = (header.exchange, header.message_id);
+        let asked = self.asked.filter(|asked| (asked.0, asked.1) == (exchange, id));
+        match direction {
+            _ if exchange == Exchange::QuickMode => {}
+            Direction::Outbound if header.is_response() => {}
+            Direction::Outbound => {
+                let first = asked.is_none().then_some(now);
+                self.asked = Some((exchange, id, first));
+            }
+            Direction::Inbound => {
+                if let Some((_, _, Some(at))) = asked {
+                    let took = now.since(at);
+                    self.round_trip = Some(self.round_trip.map_or(took, |shortest| shortest.min(took)));
+                }
+                if asked.is_some() {
+                    self.asked = None;
+                }
+            }
+        }
     }
 
     /// When may a new pair be in use, at the earliest?

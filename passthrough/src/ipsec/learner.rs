@@ -12,13 +12,19 @@
 //! * More: the packet is held and then dropped, never given to some of them.
 //! * None: it is for nobody.
 //!
-//! Only certainty narrows the choice. Gates that opened after the SPI was first seen cannot be its own. And where
-//! the first n gates are owed to n SPIs that were all seen before another gate opened, those n are spoken for: a
-//! later SPI is none of theirs, though nobody knows which is whose. Timing, order or lengths would often guess
-//! right, but two devices that both send once a second agree on those for hours.
+//! Who was a candidate is settled when the SPI is first seen. A gate that opened later cannot be its own, and each
+//! gate that another SPI turns out to belong to is one candidate less.
 //!
-//! After a rekey, old and new pair live side by side until the old one has been silent for long. A device that
-//! moved on to a newer pair does not keep older gates open for ever: they close after [`SUPERSEDED`].
+//! Where more devices than the fan-out allows have gates open, most of them have been open for a while: the tunnel
+//! was rekeyed, and nobody has said anything since. Such a gate counts only if its device has just sent something
+//! that the packet may answer, or if it is one that only listens.
+//!
+//! What stays undecided is decided by conversation ([`super::evidence`]): packets with the SPI come a round trip
+//! after what one device sends, or one device sends whenever it was given one. That takes several exchanges and
+//! more coincidence than there is; the result is called a guess all the same.
+//!
+//! After a rekey, old and new pair live side by side until the old one has been silent for long. Gates of a device
+//! that moved on to a newer pair, or did not move at all, close after a while.
 
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
@@ -28,13 +34,18 @@ use core::time::Duration;
 use nat_core::flow::Direction;
 use nat_core::time::Timestamp;
 
+use super::evidence::{Score, Sender};
 use crate::ike::IkeSpi;
 use crate::view::Learned;
 
 /// A gate older than the pair in use closes after this long: packets of the older pair may still be under way.
 const SUPERSEDED: Duration = Duration::from_secs(120);
 /// An SPI whose owner is not known is remembered this long after its last packet.
-const UNKNOWN_MEMORY: Duration = Duration::from_secs(120);
+const UNKNOWN_MEMORY: Duration = Duration::from_secs(1800);
+/// A server that has something to say after an exchange says it within this time.
+const FRESH: Duration = Duration::from_secs(15);
+/// An exchange that made a pair has the remote host use it within this time.
+const MOVES: Duration = Duration::from_secs(5);
 /// What a single packet proved is doubted this long.
 const DOUBT: Duration = Duration::from_secs(60);
 /// Pairs that one device may have with one remote host.
@@ -70,6 +81,8 @@ pub(super) struct Child {
     pub(super) learned: Learned,
     bound: Timestamp,
     closes: Option<Timestamp>,
+    /// Packets of an older pair that came when this one should have been in use.
+    unused: u8,
     pub(super) packets: [u64; 2],
     pub(super) bytes: [u64; 2],
     window: Window,
@@ -101,12 +114,16 @@ impl Window {
 }
 
 /// An SPI that may be several devices'.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Unknown {
     pub(super) spi: u32,
-    first: Timestamp,
     last: Timestamp,
     packets: u32,
+    /// Children whose it may be, those whose gate opened first in front.
+    candidates: Vec<u32>,
+    /// Were others left out because their gates are old?
+    chosen: bool,
+    score: Score,
 }
 
 /// ESP with one remote host.
@@ -119,6 +136,8 @@ pub(super) struct Remote {
     /// Children whose inbound SPI is not known, those whose gate opened first in front.
     open: Vec<u32>,
     unknown: Vec<Unknown>,
+    /// When devices sent ESP, and how far the remote host is from them.
+    senders: BTreeMap<Ipv4Addr, Sender>,
     /// Changes with whatever may change a verdict on a packet that is held.
     changes: u32,
 }
@@ -251,6 +270,9 @@ impl Remote {
                 None => return Sent::Full,
             },
         };
+        if !self.open.is_empty() {
+            self.heard_from(now, device);
+        }
         let Some(child) = self.children.get_mut(&id) else { return Sent::Full };
         child.count(now, Direction::Outbound, len);
         Sent::Counted { nth: child.packets[0], created: child.created }
@@ -286,60 +308,119 @@ impl Remote {
         }
         let place = match self.unknown.iter().position(|unknown| unknown.spi == spi) {
             Some(place) => place,
-            None => {
-                if self.unknown.len() >= MAX_UNKNOWN {
-                    self.unknown.remove(0);
-                }
-                self.unknown.push(Unknown { spi, first: now, last: now, packets: 0 });
-                self.unknown.len() - 1
-            }
+            None => match self.first_seen(now, spi, cap) {
+                Some(place) => place,
+                // Nothing is owed, so nothing is remembered either: strangers send what they like.
+                None => return Verdict::Nobody,
+            },
         };
-        let Some(unknown) = self.unknown.get_mut(place) else { return Verdict::Nobody };
+        let Self { unknown, children, senders, .. } = self;
+        let Some(unknown) = unknown.get_mut(place) else { return Verdict::Nobody };
         unknown.last = now;
         unknown.packets = unknown.packets.saturating_add(1);
-        let unknown = *unknown;
-        let candidates = self.candidates(now, &unknown);
-        let mut devices: Vec<Ipv4Addr> =
-            candidates.iter().filter_map(|id| Some(self.children.get(id)?.device)).collect();
-        devices.sort_unstable();
-        devices.dedup();
-        match devices.as_slice() {
-            [] => {
-                // Nothing is owed, so nothing is remembered either: strangers send what they like.
-                self.unknown.remove(place);
-                Verdict::Nobody
-            }
-            &[device] => {
-                let Some(&id) = candidates.last() else { return Verdict::Nobody };
-                let learned = self.bind(now, id, spi);
-                self.known(now, self.by_inbound.get(&spi).copied().unwrap_or(id), seq, len);
-                Verdict::Device { device, silent_since: Timestamp::ZERO, new: Some(learned) }
-            }
-            several if several.len() <= usize::from(cap) => {
-                for id in candidates {
-                    if let Some(child) = self.children.get_mut(&id) {
-                        child.last = now;
-                    }
-                }
-                Verdict::Several(devices)
-            }
-            _ => Verdict::TooMany,
+        unknown
+            .candidates
+            .retain(|id| children.get(id).is_some_and(|c| c.inbound.is_none() || c.is_doubtful(now)));
+        if unknown.candidates.is_empty() {
+            self.unknown.remove(place);
+            return Verdict::Nobody;
         }
+        let devices = devices(children, &unknown.candidates);
+        let convinced = unknown.score.arrives(now, &devices, senders);
+        let only = match devices.as_slice() {
+            &[device] => Some((device, unknown.chosen)),
+            _ => convinced.map(|device| (device, true)),
+        };
+        if let Some((device, guessed)) = only {
+            let newest = |id: &&u32| children.get(id).is_some_and(|c| c.device == device);
+            let Some(&id) = unknown.candidates.iter().rev().find(newest) else { return Verdict::Nobody };
+            let learned = self.bind(now, id, spi, guessed);
+            self.known(now, self.by_inbound.get(&spi).copied().unwrap_or(id), seq, len);
+            return Verdict::Device { device, silent_since: Timestamp::ZERO, new: Some(learned) };
+        }
+        if devices.len() > usize::from(cap) {
+            return Verdict::TooMany;
+        }
+        unknown.score.delivered(now);
+        for id in &unknown.candidates {
+            if let Some(child) = children.get_mut(id) {
+                child.last = now;
+            }
+        }
+        Verdict::Several(devices)
+    }
+
+    /// Enters an SPI that was never seen. `None`: it can be nobody's.
+    fn first_seen(&mut self, now: Timestamp, spi: u32, cap: u8) -> Option<usize> {
+        let all = self.candidates(now);
+        let (mut candidates, mut chosen) = (all.clone(), false);
+        if devices(&self.children, &all).len() > usize::from(cap) {
+            candidates.retain(|id| self.is_lively(now, *id));
+            chosen = candidates.len() < all.len();
+            if candidates.is_empty() {
+                (candidates, chosen) = (all, false);
+            }
+        }
+        if candidates.is_empty() {
+            return None;
+        }
+        if self.unknown.len() >= MAX_UNKNOWN {
+            let oldest = self.unknown.iter().enumerate().min_by_key(|(_, unknown)| unknown.last);
+            let oldest = oldest.map_or(0, |(place, _)| place);
+            self.unknown.remove(oldest);
+        }
+        let score = Score::default();
+        self.unknown.push(Unknown { spi, last: now, packets: 0, candidates, chosen, score });
+        Some(self.unknown.len() - 1)
+    }
+
+    /// Is it likely that the remote host uses this pair for the first time now?
+    fn is_lively(&self, now: Timestamp, id: u32) -> bool {
+        let Some(child) = self.children.get(&id) else { return false };
+        let since = if child.opened == Timestamp::ZERO { child.created } else { child.opened };
+        let listens = || {
+            let of_device = self.children.values().filter(|c| c.device == child.device);
+            let (sent, received) =
+                of_device.fold((0, 0), |(sent, received), c| (sent + c.packets[0], received + c.packets[1]));
+            received >= 4 * sent && received > 0
+        };
+        now.since(since) <= FRESH
+            || self.senders.get(&child.device).is_some_and(|sender| sender.may_be_answered(now))
+            || listens()
+    }
+
+    /// A device has sent ESP while somebody's SPI is being looked for.
+    fn heard_from(&mut self, now: Timestamp, device: Ipv4Addr) {
+        let sender = self.senders.entry(device).or_default();
+        let often = sender.per_second(now);
+        sender.sends(now);
+        for unknown in &mut self.unknown {
+            unknown.score.answered(now, device, often);
+        }
+    }
+
+    /// How far the remote host is from `device`.
+    pub(super) fn set_round_trip(&mut self, device: Ipv4Addr, round_trip: Duration) {
+        self.senders.entry(device).or_default().round_trip = Some(round_trip);
     }
 
     /// A server on the LAN gets what nobody else is owed.
     pub(super) fn give_to_server(&mut self, now: Timestamp, spi: u32, server: Ipv4Addr) -> bool {
         let Some(id) = self.add(now, now, server, Origin::Forward, Learned::Forward) else { return false };
-        self.bind(now, id, spi);
+        self.bind(now, id, spi, false);
         true
     }
 
     fn known(&mut self, now: Timestamp, id: u32, seq: u32, len: u16) -> Option<Verdict> {
         let child = self.children.get_mut(&id)?;
         let repeats = child.window.repeats(seq);
-        let (device, silent_since) = (child.device, child.last);
+        let (device, silent_since, bound) = (child.device, child.last, child.bound);
+        let has_rival = child.rival.is_some();
+        if !self.open.is_empty() {
+            self.stays(now, device, bound);
+        }
         let mut new = false;
-        if repeats && child.rival.is_none() {
+        if repeats && !has_rival {
             // A sequence that begins again is another sender's state, if somebody is owed an SPI.
             let mut owed = self.open.iter().rev().filter_map(|id| Some((*id, self.children.get(id)?.device)));
             let rival = owed.find(|&(_, other)| other != device);
@@ -357,53 +438,40 @@ impl Remote {
         })
     }
 
-    /// Children that an unknown SPI may belong to, those whose gate opened last at the end.
-    fn candidates(&self, now: Timestamp, unknown: &Unknown) -> Vec<u32> {
-        let gates: Vec<(Timestamp, bool)> = self
-            .open
-            .iter()
-            .filter_map(|id| self.children.get(id))
-            .map(|child| (child.opened, child.origin == Origin::Restart))
-            .collect();
-        // How many gates were open when an SPI was first seen.
-        let before = |first: Timestamp| gates.partition_point(|(opened, _)| *opened <= first);
-        let end = before(unknown.first);
-        // By how many SPIs with just the first n gates to choose from, for each n.
-        let mut choosers = alloc::vec![0; gates.len() + 1];
-        for other in self.unknown.iter().filter(|other| other.spi != unknown.spi && other.packets > 1) {
-            if let Some(count) = choosers.get_mut(before(other.first)) {
-                *count += 1;
-            }
+    /// The remote host still uses a pair of `device` that was known at `bound`. If it does so long after an exchange,
+    /// that made no pair.
+    fn stays(&mut self, now: Timestamp, device: Ipv4Addr, bound: Timestamp) {
+        let over = |id: &&u32| {
+            self.children.get(id).is_some_and(|c| {
+                c.device == device
+                    && matches!(c.origin, Origin::Exchange(..))
+                    && c.opened > bound
+                    && now.since(c.opened) > MOVES
+            })
+        };
+        let Some(&id) = self.open.iter().find(over) else { return };
+        let Some(child) = self.children.get_mut(&id) else { return };
+        child.unused = child.unused.saturating_add(1);
+        if child.unused > 1 {
+            self.remove(id);
         }
-        let (mut spoken_for, mut owed) = (0, 0);
-        for (n, (count, (_, multiple))) in choosers.iter().skip(1).zip(&gates).enumerate().take(end) {
-            if *multiple {
-                break;
-            }
-            owed += count;
-            if owed == n + 1 && n + 1 < end {
-                spoken_for = n + 1;
-            }
-        }
-        let found = self.open.get(spoken_for..end).unwrap_or_default().to_vec();
-        if !found.is_empty() {
-            return found;
+    }
+
+    /// Children that an SPI which is seen for the first time may belong to.
+    fn candidates(&self, now: Timestamp) -> Vec<u32> {
+        if !self.open.is_empty() {
+            return self.open.clone();
         }
         // Whoever could forge the remote host's address could use up a gate with one packet: doubt that.
-        let doubtful = |c: &Child| {
-            c.inbound.is_some()
-                && c.packets[1] <= 1
-                && now.since(c.bound) < DOUBT
-                && c.opened <= unknown.first
-        };
-        self.children.iter().filter(|(_, c)| doubtful(c)).map(|(&id, _)| id).collect()
+        self.children.iter().filter(|(_, c)| c.is_doubtful(now)).map(|(&id, _)| id).collect()
     }
 
     /// The inbound SPI of `id` is known now.
-    fn bind(&mut self, now: Timestamp, id: u32, spi: u32) -> Learned {
+    fn bind(&mut self, now: Timestamp, id: u32, spi: u32, guessed: bool) -> Learned {
         self.unknown.retain(|unknown| unknown.spi != spi);
         let Some(child) = self.children.get(&id) else { return Learned::Guess };
-        let (device, opened, learned) = (child.device, child.opened, child.learned);
+        let (device, opened) = (child.device, child.opened);
+        let learned = if guessed { Learned::Guess } else { child.learned };
         // Of a conversation from before the start, more SPIs may follow; of a doubted one, both may be right.
         let id = if child.origin == Origin::Restart || child.inbound.is_some() {
             match self.add(now, opened, device, child.origin, learned) {
@@ -424,6 +492,7 @@ impl Remote {
         }
         if let Some(child) = self.children.get_mut(&id) {
             child.inbound = Some(spi);
+            child.learned = learned;
             child.bound = now;
             child.last = Timestamp::ZERO; // conntrack has not seen it
             self.by_inbound.insert(spi, id);
@@ -461,6 +530,7 @@ impl Remote {
             learned,
             bound: now,
             closes: None,
+            unused: 0,
             packets: [0; 2],
             bytes: [0; 2],
             window: Window::default(),
@@ -538,7 +608,20 @@ impl Remote {
             self.remove(id);
         }
         self.unknown.retain(|unknown| now.since(unknown.last) < UNKNOWN_MEMORY);
+        let children = &self.children;
+        self.senders.retain(|&device, _| children.values().any(|c| c.device == device));
     }
+}
+
+/// The devices of these children, each once.
+fn devices(children: &BTreeMap<u32, Child>, ids: &[u32]) -> Vec<Ipv4Addr> {
+    let mut devices = Vec::with_capacity(ids.len());
+    for child in ids.iter().filter_map(|id| children.get(id)) {
+        if !devices.contains(&child.device) {
+            devices.push(child.device);
+        }
+    }
+    devices
 }
 
 impl Child {
@@ -549,6 +632,11 @@ impl Child {
             *bytes += u64::from(len);
         }
         self.last = now;
+    }
+
+    /// Is its inbound SPI known from a single packet, which may have been forged?
+    fn is_doubtful(&self, now: Timestamp) -> bool {
+        self.inbound.is_some() && self.packets[1] <= 1 && now.since(self.bound) < DOUBT
     }
 
     /// May an inbound SPI still be owed?

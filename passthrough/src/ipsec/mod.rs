@@ -7,6 +7,7 @@
 //! | ESP | by SPI, learned by evidence ([`learner`]) |
 //! | AH | refused: it signs the addresses (RFC 3715 section 2.1) |
 
+mod evidence;
 mod ike_sa;
 mod learner;
 
@@ -231,6 +232,10 @@ impl Ipsec {
         len: u16,
     ) {
         let agreed = self.ike.observe(now, remote, direction, header, offer, len);
+        let trip = self.ike.get(remote, header.initiator).and_then(|sa| sa.round_trip);
+        if let (Some(trip), Some(esp)) = (trip, self.remotes.get_mut(&remote)) {
+            esp.set_round_trip(device.addr, trip);
+        }
         let Agreed::Pair { exchange, anew } = agreed else { return };
         if self.ike.establish(remote, header.initiator) {
             log::info!("IPsec of {} with {remote}: established", device.addr);

@@ -1,0 +1,208 @@
+//! Who talks with whom? Evidence from the times at which packets pass.
+//!
+//! Two signs tie an SPI of the remote host to a device:
+//!
+//! * **Answers of the remote host.** What it sends comes a round trip after what the device sent. The round trip is
+//!   known from IKE.
+//! * **Answers of the device.** It sends at once whenever it has been given a packet.
+//!
+//! Any device shows a sign now and then by chance: the more often it sends, the more. How often it would is summed
+//! up beside how often it did, and the sign is believed when chance is out of the question. At most one event in a
+//! while is counted, since the packets of one burst say the same thing many times.
+
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+use core::net::Ipv4Addr;
+use core::time::Duration;
+
+use nat_core::time::Timestamp;
+
+/// Sends of a device that are remembered.
+const SENDS: usize = 8;
+/// Events closer together are one.
+const APART: Duration = Duration::from_millis(400);
+/// A device on the LAN answers within this time.
+const PROMPT: Duration = Duration::from_millis(20);
+/// Chance of being wrong that is accepted.
+const DOUBT: f32 = 1e-9;
+/// A sign shown this rarely by chance cannot be measured: assume more.
+const RARE: f32 = 0.02;
+const UNKNOWN_ROUND_TRIP: Duration = Duration::from_millis(500);
+
+/// When a device sent.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Sender {
+    /// The last ones, oldest first.
+    times: Vec<Timestamp>,
+    /// To the remote host and back.
+    pub(super) round_trip: Option<Duration>,
+}
+
+impl Sender {
+    pub(super) fn sends(&mut self, now: Timestamp) {
+        if self.times.len() >= SENDS {
+            self.times.remove(0);
+        }
+        self.times.push(now);
+    }
+
+    /// Times since a send at which its answer may come: a round trip, give or take.
+    fn window(&self) -> (Duration, Duration) {
+        match self.round_trip {
+            Some(trip) => (trip * 17 / 20, trip * 13 / 10 + Duration::from_millis(40)),
+            None => (Duration::from_millis(2), UNKNOWN_ROUND_TRIP),
+        }
+    }
+
+    /// Does something that comes now fit as an answer?
+    fn fits(&self, now: Timestamp) -> bool {
+        let (from, to) = self.window();
+        self.times.iter().any(|&sent| (from..=to).contains(&now.since(sent)))
+    }
+
+    /// May something that comes now be an answer at all, however late?
+    pub(super) fn may_be_answered(&self, now: Timestamp) -> bool {
+        let longest = self.round_trip.unwrap_or(UNKNOWN_ROUND_TRIP) * 2 + Duration::from_millis(300);
+        self.times.last().is_some_and(|&sent| now.since(sent) <= longest)
+    }
+
+    /// How often it sends, in packets a second.
+    pub(super) fn per_second(&self, now: Timestamp) -> f32 {
+        let Some(&first) = self.times.first() else { return 0.0 };
+        count(self.times.len()) / now.since(first).as_secs_f32().max(0.001)
+    }
+
+    /// How likely it is that something fits by chance.
+    fn chance(&self, now: Timestamp) -> f32 {
+        let (from, to) = self.window();
+        (self.per_second(now) * (to - from).as_secs_f32()).clamp(RARE, 1.0)
+    }
+}
+
+/// What speaks for one device.
+#[derive(Clone, Debug)]
+struct Signs {
+    device: Ipv4Addr,
+    /// Arrivals that fit what it sent, and how many would by chance.
+    fits: u16,
+    fits_by_chance: f32,
+    /// Deliveries that it answered, and how many it would have by chance.
+    answers: u16,
+    answers_by_chance: f32,
+    /// Did it answer the last one?
+    answered: bool,
+}
+
+/// What speaks for each device whose an SPI may be.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Score {
+    signs: Vec<Signs>,
+    arrivals: u16,
+    deliveries: u16,
+    last: Option<Timestamp>,
+    delivered: Option<Timestamp>,
+}
+
+impl Score {
+    /// A packet has come, and may be for any of `devices`. Answers the one whose it is beyond doubt.
+    pub(super) fn arrives(
+        &mut self,
+        now: Timestamp,
+        devices: &[Ipv4Addr],
+        senders: &BTreeMap<Ipv4Addr, Sender>,
+    ) -> Option<Ipv4Addr> {
+        if self.last.is_some_and(|last| now.since(last) < APART) {
+            return None;
+        }
+        self.last = Some(now);
+        self.arrivals = self.arrivals.saturating_add(1);
+        for &device in devices {
+            let place = match self.signs.iter().position(|signs| signs.device == device) {
+                Some(place) => place,
+                None => {
+                    self.signs.push(Signs {
+                        device,
+                        fits: 0,
+                        fits_by_chance: 0.0,
+                        answers: 0,
+                        answers_by_chance: 0.0,
+                        answered: false,
+                    });
+                    self.signs.len() - 1
+                }
+            };
+            let Some(signs) = self.signs.get_mut(place) else { continue };
+            match senders.get(&device) {
+                Some(sender) => {
+                    signs.fits += u16::from(sender.fits(now));
+                    signs.fits_by_chance += sender.chance(now);
+                }
+                None => signs.fits_by_chance += RARE,
+            }
+        }
+        self.signs.retain(|signs| devices.contains(&signs.device));
+        self.verdict()
+    }
+
+    /// The packet was given to every device whose it may be.
+    pub(super) fn delivered(&mut self, now: Timestamp) {
+        if self.last != Some(now) {
+            return; // part of a burst
+        }
+        self.delivered = Some(now);
+        self.deliveries = self.deliveries.saturating_add(1);
+        for signs in &mut self.signs {
+            signs.answered = false;
+            signs.answers_by_chance += RARE;
+        }
+    }
+
+    /// `device`, which sends `often` a second, has sent.
+    pub(super) fn answered(&mut self, now: Timestamp, device: Ipv4Addr, often: f32) {
+        let prompt = self.delivered.is_some_and(|at| now.since(at) <= PROMPT);
+        let Some(signs) = self.signs.iter_mut().find(|signs| signs.device == device) else { return };
+        if prompt && !signs.answered {
+            signs.answered = true;
+            signs.answers += 1;
+            signs.answers_by_chance += (often * PROMPT.as_secs_f32()).min(1.0);
+        }
+    }
+
+    fn verdict(&self) -> Option<Ipv4Addr> {
+        let by_fits = |signs: &Signs| chance_of(signs.fits, signs.fits_by_chance, self.arrivals);
+        let by_answers = |signs: &Signs| chance_of(signs.answers, signs.answers_by_chance, self.deliveries);
+        self.only(by_fits).or_else(|| self.only(by_answers))
+    }
+
+    /// The device for which chance is out of the question, if it is possible for all others.
+    fn only(&self, chance: impl Fn(&Signs) -> f32) -> Option<Ipv4Addr> {
+        let mut found = None;
+        for signs in &self.signs {
+            match chance(signs) {
+                chance if chance <= DOUBT => {
+                    if found.replace(signs.device).is_some() {
+                        return None;
+                    }
+                }
+                chance if chance <= 1e-3 => return None,
+                _ => {}
+            }
+        }
+        found
+    }
+}
+
+/// An upper bound for the chance of seeing a sign `seen` times in `events` where `expected` is the mean (Chernoff).
+fn chance_of(seen: u16, expected: f32, events: u16) -> f32 {
+    let seen_count = f32::from(seen);
+    // A device that shows it only now and then may be half of a conversation of others.
+    if seen_count <= expected || 2 * seen < events {
+        return 1.0;
+    }
+    let ratio = core::f32::consts::E * expected / seen_count;
+    (0..seen).fold(1.0, |product, _| product * ratio).min(1.0)
+}
+
+fn count(n: usize) -> f32 {
+    f32::from(u16::try_from(n).unwrap_or(u16::MAX))
+}
