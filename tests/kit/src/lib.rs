@@ -46,6 +46,7 @@ pub mod socket;
 pub mod sys;
 pub mod tcp;
 pub mod traffic;
+pub mod vpn;
 
 pub use capture::Capture;
 pub use clock::{pause, wait_for};

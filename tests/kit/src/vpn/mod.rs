@@ -1,0 +1,138 @@
+//! Real VPN programs in a lab, and packets of VPN protocols by hand.
+//!
+//! # Theory of operation
+//!
+//! The kernel of a test machine need not know IPsec, PPP or WireGuard: every program here does its work in user space
+//! over TUN devices. strongSwan uses its plugin kernel-libipsec, PPP is done by `minippp` of this kit, WireGuard by
+//! wireguard-go. Every program gets a /run of its own in a mount namespace of its own, since two of a kind would
+//! otherwise find each other's sockets and process ids there.
+//!
+//! One server on the internet has the inner address [`INNER`] and devices get theirs from [`POOL`], or as the VPN's
+//! own file says. A tunnel works when a ping to the inner address loses nothing ([`ping`]).
+
+pub mod l2tp;
+pub mod openvpn;
+pub mod ppp;
+pub mod pptp;
+pub mod raw;
+pub mod strongswan;
+pub mod vpnc;
+pub mod wireguard;
+
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use crate::address::WAN;
+use crate::capture::{Capture, Seen};
+use crate::clock::holds_within;
+use crate::node::Node;
+use crate::process::{Background, Outcome};
+use crate::{Lab, sys};
+
+/// The server's address inside the tunnels.
+pub const INNER: Ipv4Addr = Ipv4Addr::new(10, 8, 0, 1);
+/// The network of the devices' addresses inside the tunnels.
+pub const POOL: &str = "10.9.0.0/24";
+/// How long a tunnel may take to come up.
+pub const UP: Duration = Duration::from_secs(12);
+
+/// IP protocol number of GRE.
+pub const GRE: u8 = 47;
+/// IP protocol number of ESP.
+pub const ESP: u8 = 50;
+/// IP protocol number of AH.
+pub const AH: u8 = 51;
+/// IP protocol number of L2TPv3.
+pub const L2TPV3: u8 = 115;
+
+/// Starts a program in the background with a /run of its own, after the shell commands `before` (each with a `;`).
+pub fn spawn(node: &Node, before: &str, words: &[&str]) -> Background {
+    let script = format!("set -e; mount -t tmpfs tmpfs /run; {before} exec \"$@\"");
+    let mut line = vec!["unshare", "--mount", "--propagation", "private", "sh", "-c", &script];
+    // The shell's own name, for its messages.
+    line.push(words.first().copied().unwrap_or("sh"));
+    line.extend(words);
+    node.spawn(&line)
+}
+
+/// Waits until `interface` has an address.
+///
+/// # Panics
+/// When it has none after [`UP`]; the message has the log of `program`.
+pub fn wait_for_address(node: &Node, interface: &str, program: &Background) {
+    let up = holds_within(UP, || has_address(node, interface));
+    assert!(up, "{interface} in {} is not up after {UP:?}; the log:\n{}", node.namespace(), program.log());
+}
+
+/// Has `interface` an IPv4 address?
+pub fn has_address(node: &Node, interface: &str) -> bool {
+    node.run(&["ip", "-o", "-4", "addr", "show", "dev", interface]).stdout.contains("inet ")
+}
+
+/// Three pings from `node` to `to`, 0.2 s apart.
+pub fn try_ping(node: &Node, to: Ipv4Addr) -> Outcome {
+    node.run(&["ping", "-n", "-c3", "-i0.2", "-W1", &to.to_string()])
+}
+
+/// Three pings to the server's inner address lose nothing.
+///
+/// # Panics
+/// When one is lost; `when` names the moment.
+pub fn ping(node: &Node, when: &str) {
+    let outcome = try_ping(node, INNER);
+    let whole = outcome.stdout.contains(" 0% packet loss");
+    assert!(whole, "{when}: {} does not reach {INNER}: {outcome}", node.namespace());
+}
+
+/// Pings from every device of the lab at once, each as in [`ping`]; says which fail, not only the first.
+///
+/// # Panics
+/// When one is lost.
+pub fn ping_from_all(lab: &Lab, when: &str) {
+    let failed: Vec<String> = std::thread::scope(|scope| {
+        let pings: Vec<_> = lab
+            .devices()
+            .into_iter()
+            .map(|(node, addr)| (addr, scope.spawn(move || try_ping(node, INNER))))
+            .collect();
+        let outcomes =
+            pings.into_iter().map(|(addr, ping)| (addr, ping.join().expect("a ping does not panic")));
+        outcomes
+            .filter(|(_, outcome)| !outcome.stdout.contains(" 0% packet loss"))
+            .map(|(addr, outcome)| {
+                let line = outcome.stdout.lines().find(|line| line.contains("packet loss"));
+                format!("{addr}: {}", line.unwrap_or(&outcome.stderr))
+            })
+            .collect()
+    });
+    let all = lab.devices().len();
+    assert!(failed.is_empty(), "{when}: {} of {all} devices fail:\n{}", failed.len(), failed.join("\n"));
+}
+
+/// What came from the household in a capture of [`Lab::capture_wan`].
+pub fn from_household(wan: &Capture) -> Vec<Seen> {
+    wan.seen().into_iter().filter(|seen| !seen.outgoing).collect()
+}
+
+/// In a capture of [`Lab::capture_wan`] all that came from the household has the WAN address as its source, and
+/// some of it is of IP protocol `protocol`.
+///
+/// # Panics
+/// When that is not so.
+pub fn expect_on_wan(wan: &Capture, protocol: u8) {
+    let sent = from_household(wan);
+    let foreign: Vec<_> = sent.iter().filter(|seen| seen.wire.src != WAN).take(3).collect();
+    assert!(foreign.is_empty(), "not from {WAN}: {foreign:?}");
+    let counted = sent.iter().filter(|seen| seen.wire.protocol == protocol).count();
+    assert!(counted > 0, "no packet of IP protocol {protocol} left the household");
+    wan.expect_no_leak();
+}
+
+/// Ends every program of `node` at once, without a farewell, as a power cut does.
+pub fn cut_power(node: &Node) {
+    let listed = node.run(&["ip", "netns", "pids", node.namespace()]).stdout;
+    for pid in listed.split_whitespace().flat_map(str::parse::<i32>) {
+        // The one that made the list has ended.
+        let _ = sys::kill(pid, libc::SIGKILL);
+    }
+}

@@ -1,0 +1,118 @@
+//! Packets of IPsec, GRE and L2TPv3 made by hand, and what tells them apart on the wire. What they carry means
+//! nothing: a NAT in the middle cannot read it either.
+
+use std::net::Ipv4Addr;
+
+use etherparse::{IpNumber, Ipv4Header};
+
+use super::{AH, ESP, GRE, L2TPV3};
+use crate::capture::Seen;
+
+/// An IPv4 packet of any protocol.
+///
+/// # Panics
+/// When `body` is too long for one.
+pub fn ipv4(from: Ipv4Addr, to: Ipv4Addr, protocol: u8, body: &[u8]) -> Vec<u8> {
+    let len = u16::try_from(body.len()).expect("a body fits in a packet");
+    let header = Ipv4Header::new(len, 64, IpNumber(protocol), from.octets(), to.octets());
+    let mut header = header.expect("a body fits in a packet");
+    header.header_checksum = header.calc_header_checksum();
+    [&header.to_bytes()[..], body].concat()
+}
+
+/// ESP (RFC 4303 section 2): SPI, sequence number, then what looks encrypted.
+pub fn esp(from: Ipv4Addr, to: Ipv4Addr, spi: u32, sequence: u32) -> Vec<u8> {
+    let body = [&spi.to_be_bytes()[..], &sequence.to_be_bytes(), &[0xa5; 88]].concat();
+    ipv4(from, to, ESP, &body)
+}
+
+/// AH (RFC 4302 section 2) over 8 bytes of UDP, with a check value of 96 bits.
+pub fn ah(from: Ipv4Addr, to: Ipv4Addr, spi: u32, sequence: u32) -> Vec<u8> {
+    let body =
+        [&[17, 4, 0, 0][..], &spi.to_be_bytes(), &sequence.to_be_bytes(), &[0x5a; 12], &[0; 8]].concat();
+    ipv4(from, to, AH, &body)
+}
+
+/// GRE version 0 with a key (RFC 2890 section 2) over what calls itself IPv4.
+pub fn keyed_gre(from: Ipv4Addr, to: Ipv4Addr, key: u32, mark: u8) -> Vec<u8> {
+    let body = [&[0x20, 0, 0x08, 0][..], &key.to_be_bytes(), &[mark; 32]].concat();
+    ipv4(from, to, GRE, &body)
+}
+
+/// L2TPv3 data over IP (RFC 3931 section 4.1.1.1): the session id that the receiver chose, then data.
+pub fn l2tpv3(from: Ipv4Addr, to: Ipv4Addr, session: u32, mark: u8) -> Vec<u8> {
+    let body = [&session.to_be_bytes()[..], &[mark; 32]].concat();
+    ipv4(from, to, L2TPV3, &body)
+}
+
+/// The first 32 bits after the IP header: ESP's SPI, L2TPv3's session id.
+pub fn first_word(seen: &Seen) -> Option<u32> {
+    word(seen, 20)
+}
+
+/// The second 32 bits: keyed GRE's key, and ESP's sequence number.
+pub fn second_word(seen: &Seen) -> Option<u32> {
+    word(seen, 24)
+}
+
+fn word(seen: &Seen, at: usize) -> Option<u32> {
+    Some(u32::from_be_bytes(seen.bytes.get(at..at + 4)?.try_into().ok()?))
+}
+
+/// An IKEv1 message (RFC 2408 section 3.1, RFC 2409 section 5).
+#[derive(Clone, Copy, Debug)]
+pub struct Ike {
+    /// Initiator's SPI (cookie).
+    pub initiator: u64,
+    /// Responder's SPI (cookie); 0 in the first message.
+    pub responder: u64,
+    /// What it is part of.
+    pub stage: Stage,
+}
+
+/// Where in IKEv1 a message stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// Main mode, proposal or choice; no sign of NAT traversal.
+    Proposal,
+    /// Main mode, key exchange and nonce.
+    KeyExchange,
+    /// Main mode, identity; encrypted.
+    Identity,
+    /// Quick mode with this message id, which makes a pair of ESP associations; encrypted.
+    Quick(u32),
+}
+
+/// A security association of one proposal: payload lengths 48, 36 and 28.
+#[rustfmt::skip]
+const PROPOSAL: [u8; 48] = [
+    0, 0, 0, 48, 0, 0, 0, 1, 0, 0, 0, 1, // association, IPsec, identity only
+    0, 0, 0, 36, 1, 1, 0, 1, // proposal 1, ISAKMP, no SPI, one transform
+    0, 0, 0, 28, 1, 1, 0, 0, // transform 1, IKE
+    0x80, 1, 0, 5, 0x80, 2, 0, 2, 0x80, 3, 0, 1, 0x80, 4, 0, 2, // 3DES, SHA1, pre-shared key, group 2
+    0x80, 11, 0, 1, // lifetime in seconds
+];
+
+impl Ike {
+    /// As it goes into a datagram.
+    pub fn bytes(&self) -> Vec<u8> {
+        let key_exchange = [&[10, 0, 0, 132][..], &[0x7b; 128], &[0, 0, 0, 20], &[0x6d; 16]].concat();
+        // Exchange 2 is main mode, 32 quick mode; flag 1 is encryption.
+        let (next, exchange, flags, message_id, body) = match self.stage {
+            Stage::Proposal => (1, 2, 0, 0, &PROPOSAL[..]),
+            Stage::KeyExchange => (4, 2, 0, 0, &key_exchange[..]),
+            Stage::Identity => (5, 2, 1, 0, &[0xc3; 64][..]),
+            Stage::Quick(id) => (8, 32, 1, id, &[0xc3; 128][..]),
+        };
+        let len = u32::try_from(28 + body.len()).expect("it is short");
+        [
+            &self.initiator.to_be_bytes()[..],
+            &self.responder.to_be_bytes(),
+            &[next, 0x10, exchange, flags],
+            &message_id.to_be_bytes(),
+            &len.to_be_bytes(),
+            body,
+        ]
+        .concat()
+    }
+}

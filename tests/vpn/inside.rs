@@ -1,0 +1,60 @@
+//! A VPN server inside the house, its client outside.
+
+use std::time::Duration;
+
+use testkit::address::{D1, WAN};
+use testkit::vpn::pptp::{self, CallIds};
+use testkit::vpn::{self, ESP, GRE, ppp, strongswan, vpnc};
+use testkit::{Forward, Lab, clock};
+
+#[test]
+fn a_forward_of_udp_500_brings_the_servers_esp_along() {
+    let lab = Lab::household().needs(&strongswan::PROGRAMS).needs(&vpnc::PROGRAMS);
+    let lab = lab.forward(Forward::udp(500, D1, 500)).beyond_kernel("its forward of a port brings no ESP");
+    let Some(lab) = lab.start() else { return };
+    let wan = lab.capture_wan();
+    let _server = strongswan::vpnc_server(&lab, &lab.d1, D1, None);
+    let client = vpnc::client(&lab, &lab.s1, WAN);
+    vpn::wait_for_address(&lab.s1, vpnc::DEVICE, &client);
+    vpn::ping(&lab.s1, "to a server inside");
+    vpn::expect_on_wan(&wan, ESP);
+}
+
+#[test]
+fn a_forward_of_tcp_1723_brings_the_servers_gre_along() {
+    let lab = Lab::household().needs(&pptp::PROGRAMS).natd_section("[passthrough]\npptp = true");
+    let lab = lab.forward(Forward::tcp(1723, D1, 1723)).beyond_kernel("its forward of a port brings no GRE");
+    let Some(lab) = lab.start() else { return };
+    let wan = lab.capture_wan();
+    let _server = pptp::server(&lab, &lab.d1, D1);
+    let mut clients = Vec::new();
+    for node in [&lab.s1, &lab.s2] {
+        let client = pptp::client(&lab, node, WAN, CallIds::Fixed(0x1234));
+        vpn::wait_for_address(node, ppp::DEVICE, &client);
+        vpn::ping(node, "to a server inside");
+        clients.push(client);
+    }
+    vpn::ping(&lab.s1, "with both up");
+    vpn::expect_on_wan(&wan, GRE);
+}
+
+#[test]
+fn a_device_is_a_client_outside_while_another_is_a_server() {
+    let lab = Lab::household().needs(&strongswan::PROGRAMS).needs(&vpnc::PROGRAMS);
+    let lab = lab.forward(Forward::udp(500, D1, 500)).beyond_kernel("its forward of a port brings no ESP");
+    let Some(lab) = lab.start() else { return };
+    let _inside = strongswan::vpnc_server(&lab, &lab.d1, D1, None);
+    let _outside = strongswan::vpnc_server(&lab, &lab.s2, testkit::address::S2, None);
+    let mut clients = Vec::new();
+    for (node, server) in [(&lab.s1, WAN), (&lab.d2, testkit::address::S2)] {
+        let client = vpnc::client(&lab, node, server);
+        vpn::wait_for_address(node, vpnc::DEVICE, &client);
+        vpn::ping(node, "once it is up");
+        clients.push(client);
+    }
+    // Both are alive together, also after a moment of silence.
+    clock::pause(Duration::from_millis(500));
+    for node in [&lab.s1, &lab.d2] {
+        vpn::ping(node, "with both up");
+    }
+}

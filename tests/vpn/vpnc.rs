@@ -1,0 +1,125 @@
+//! Bare ESP: vpnc clients without NAT traversal, a strongSwan server. Nothing but an SPI, which stands in no
+//! packet that the router can read before, tells the devices' ESP apart.
+
+use std::time::Duration;
+
+use testkit::address::{S1, S2, at};
+use testkit::vpn::strongswan::{self, vpnc_server};
+use testkit::vpn::{self, ESP, INNER, vpnc};
+use testkit::{Background, Lab, LabBuilder, Node, clock, tcp};
+
+const ESP_HAS_NO_PORTS: &str = "it knows ESP by its two addresses only";
+
+fn household() -> LabBuilder {
+    Lab::household().needs(&strongswan::PROGRAMS).needs(&vpnc::PROGRAMS)
+}
+
+fn dial(lab: &Lab, node: &Node) -> Background {
+    let client = vpnc::client(lab, node, S1);
+    vpn::wait_for_address(node, vpnc::DEVICE, &client);
+    client
+}
+
+/// One megabyte each way through a device's tunnel.
+fn transfer(lab: &Lab, device: &Node, port: u16) {
+    let any = at(std::net::Ipv4Addr::UNSPECIFIED, 0);
+    let mut connection = tcp::pair(device, any, &lab.s1, at(INNER, port));
+    connection.expect_alive("in the tunnel");
+    for (from, to) in [(&connection.client, &connection.server), (&connection.server, &connection.client)] {
+        let (mut from, mut to) = (from.try_clone().unwrap(), to.try_clone().unwrap());
+        let sending = std::thread::spawn(move || tcp::send_blocks(&mut from, 16));
+        assert_eq!(tcp::receive_blocks(&mut to).expect("1 MB"), 16);
+        sending.join().expect("no panic").expect("all is sent");
+    }
+}
+
+#[test]
+fn one_device_has_its_tunnel() {
+    let Some(lab) = household().start() else { return };
+    let wan = lab.capture_wan();
+    let _server = vpnc_server(&lab, &lab.s1, S1, None);
+    let _client = dial(&lab, &lab.d1);
+    vpn::ping(&lab.d1, "with one device");
+    transfer(&lab, &lab.d1, 7001);
+    vpn::expect_on_wan(&wan, ESP);
+}
+
+#[test]
+fn three_devices_start_one_after_another() {
+    let Some(lab) = household().beyond_kernel(ESP_HAS_NO_PORTS).start() else { return };
+    let wan = lab.capture_wan();
+    let _server = vpnc_server(&lab, &lab.s1, S1, None);
+    let mut clients = Vec::new();
+    for (number, (node, _)) in (1..).zip(lab.devices()) {
+        clients.push(dial(&lab, node));
+        vpn::ping(node, &format!("as number {number}"));
+    }
+    vpn::ping_from_all(&lab, "with all up");
+    std::thread::scope(|scope| {
+        for (port, (node, _)) in (7001..).zip(lab.devices()) {
+            let lab = &lab;
+            scope.spawn(move || transfer(lab, node, port));
+        }
+    });
+    vpn::expect_on_wan(&wan, ESP);
+}
+
+#[test]
+fn six_devices_start_all_at_once() {
+    let Some(lab) = household().devices(6).beyond_kernel(ESP_HAS_NO_PORTS).start() else { return };
+    let wan = lab.capture_wan();
+    let _server = vpnc_server(&lab, &lab.s1, S1, None);
+    let clients: Vec<_> = lab.devices().iter().map(|(node, _)| vpnc::client(&lab, node, S1)).collect();
+    for ((node, _), client) in lab.devices().into_iter().zip(&clients) {
+        vpn::wait_for_address(node, vpnc::DEVICE, client);
+    }
+    vpn::ping_from_all(&lab, "with all up");
+    vpn::expect_on_wan(&wan, ESP);
+}
+
+#[test]
+fn the_server_changes_the_keys_of_every_device() {
+    let Some(lab) = household().beyond_kernel(ESP_HAS_NO_PORTS).start() else { return };
+    let server = vpnc_server(&lab, &lab.s1, S1, Some(Duration::from_secs(8)));
+    let clients: Vec<_> = lab.devices().iter().map(|(node, _)| dial(&lab, node)).collect();
+    vpn::ping_from_all(&lab, "with the first keys");
+    let devices = clients.len();
+    // Each association has a unique number of its own; old ones go as new ones come.
+    let newest = || {
+        let listed = server.associations();
+        let numbers = listed
+            .lines()
+            .filter_map(|line| line.trim().strip_prefix("net: #")?.split(',').next()?.parse().ok());
+        numbers.max().unwrap_or(0)
+    };
+    let all_new = clock::holds_within(Duration::from_secs(20), || newest() >= 2 * devices);
+    assert!(all_new, "no new keys: {}\n{}", server.associations(), server.log());
+    vpn::ping_from_all(&lab, "with new keys");
+}
+
+#[test]
+fn a_device_that_lost_power_dials_again() {
+    let Some(lab) = household().beyond_kernel(ESP_HAS_NO_PORTS).start() else { return };
+    let _server = vpnc_server(&lab, &lab.s1, S1, None);
+    let mut clients: Vec<_> = lab.devices().iter().map(|(node, _)| dial(&lab, node)).collect();
+    vpn::ping_from_all(&lab, "with all up");
+    vpn::cut_power(&lab.d2);
+    clock::wait_for("the interface to go", Duration::from_secs(5), || {
+        !vpn::has_address(&lab.d2, vpnc::DEVICE)
+    });
+    clients.push(dial(&lab, &lab.d2));
+    vpn::ping(&lab.d2, "after it dialled again");
+    vpn::ping_from_all(&lab, "after one dialled again");
+}
+
+#[test]
+fn two_devices_have_tunnels_to_two_servers() {
+    let Some(lab) = household().start() else { return };
+    let _servers = [vpnc_server(&lab, &lab.s1, S1, None), vpnc_server(&lab, &lab.s2, S2, None)];
+    let _first = dial(&lab, &lab.d1);
+    let second = vpnc::client(&lab, &lab.d2, S2);
+    vpn::wait_for_address(&lab.d2, vpnc::DEVICE, &second);
+    for node in [&lab.d1, &lab.d2] {
+        vpn::ping(node, "each with its own server");
+    }
+}
