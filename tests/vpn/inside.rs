@@ -15,9 +15,9 @@ fn a_forward_of_udp_500_brings_the_servers_esp_along() {
     let wan = lab.capture_wan();
     let _server = strongswan::vpnc_server(&lab, &lab.d1, D1, None);
     let client = vpnc::client(&lab, &lab.s1, WAN);
-    vpn::wait_for_address(&lab.s1, vpnc::DEVICE, &client);
+    vpn::wait_for_tunnel(&lab.s1, vpnc::DEVICE, &client);
     vpn::ping(&lab.s1, "to a server inside");
-    vpn::expect_on_wan(&wan, ESP);
+    vpn::expect_on_wan(&lab, &wan, ESP);
 }
 
 #[test]
@@ -30,12 +30,12 @@ fn a_forward_of_tcp_1723_brings_the_servers_gre_along() {
     let mut clients = Vec::new();
     for node in [&lab.s1, &lab.s2] {
         let client = pptp::client(&lab, node, WAN, CallIds::Fixed(0x1234));
-        vpn::wait_for_address(node, ppp::DEVICE, &client);
+        vpn::wait_for_tunnel(node, ppp::DEVICE, &client);
         vpn::ping(node, "to a server inside");
         clients.push(client);
     }
     vpn::ping(&lab.s1, "with both up");
-    vpn::expect_on_wan(&wan, GRE);
+    vpn::expect_on_wan(&lab, &wan, GRE);
 }
 
 #[test]
@@ -48,7 +48,7 @@ fn a_device_is_a_client_outside_while_another_is_a_server() {
     let mut clients = Vec::new();
     for (node, server) in [(&lab.s1, WAN), (&lab.d2, testkit::address::S2)] {
         let client = vpnc::client(&lab, node, server);
-        vpn::wait_for_address(node, vpnc::DEVICE, &client);
+        vpn::wait_for_tunnel(node, vpnc::DEVICE, &client);
         vpn::ping(node, "once it is up");
         clients.push(client);
     }

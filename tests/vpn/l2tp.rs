@@ -12,12 +12,12 @@ fn three_devices_on_port_1701_have_tunnels() {
     let mut clients = Vec::new();
     for (node, _) in lab.devices() {
         let client = l2tp::client(&lab, node, S1);
-        vpn::wait_for_address(node, ppp::DEVICE, &client);
+        vpn::wait_for_tunnel(node, ppp::DEVICE, &client);
         vpn::ping(node, "once it is up");
         clients.push(client);
     }
     vpn::ping_from_all(&lab, "with all up");
-    vpn::expect_on_wan(&wan, 17);
+    vpn::expect_on_wan(&lab, &wan, 17);
 }
 
 #[test]
@@ -26,7 +26,7 @@ fn three_devices_on_port_1701_dial_all_at_once() {
     let _server = l2tp::server(&lab, &lab.s1, S1);
     let clients: Vec<_> = lab.devices().iter().map(|(node, _)| l2tp::client(&lab, node, S1)).collect();
     for ((node, _), client) in lab.devices().into_iter().zip(&clients) {
-        vpn::wait_for_address(node, ppp::DEVICE, client);
+        vpn::wait_for_tunnel(node, ppp::DEVICE, client);
     }
     vpn::ping_from_all(&lab, "with all up");
 }

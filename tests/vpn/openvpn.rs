@@ -13,9 +13,9 @@ fn three_devices_have_tunnels() {
     let _server = openvpn::server(&lab.s1, &pki, S1);
     let clients: Vec<_> = lab.devices().iter().map(|(node, _)| openvpn::client(node, &pki, S1)).collect();
     for ((node, _), client) in lab.devices().into_iter().zip(&clients) {
-        vpn::wait_for_address(node, openvpn::DEVICE, client);
+        vpn::wait_for_tunnel(node, openvpn::DEVICE, client);
         client.wait_for_log("Initialization Sequence Completed", vpn::UP);
     }
     vpn::ping_from_all(&lab, "with all up");
-    vpn::expect_on_wan(&wan, 17);
+    vpn::expect_on_wan(&lab, &wan, 17);
 }

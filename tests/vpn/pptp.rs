@@ -20,12 +20,12 @@ fn every_device_has_its_tunnel(lab: &Lab, ids: CallIds) {
     let mut clients = Vec::new();
     for (node, _) in lab.devices() {
         let client = pptp::client(lab, node, S1, ids);
-        vpn::wait_for_address(node, ppp::DEVICE, &client);
+        vpn::wait_for_tunnel(node, ppp::DEVICE, &client);
         vpn::ping(node, "once it is up");
         clients.push(client);
     }
     vpn::ping_from_all(lab, "with all up");
-    vpn::expect_on_wan(&wan, GRE);
+    vpn::expect_on_wan(lab, &wan, GRE);
 }
 
 #[test]
@@ -47,7 +47,7 @@ fn three_devices_dial_all_at_once() {
     let ids = CallIds::Fixed(0);
     let clients: Vec<_> = lab.devices().iter().map(|(node, _)| pptp::client(&lab, node, S1, ids)).collect();
     for ((node, _), client) in lab.devices().into_iter().zip(&clients) {
-        vpn::wait_for_address(node, ppp::DEVICE, client);
+        vpn::wait_for_tunnel(node, ppp::DEVICE, client);
     }
     vpn::ping_from_all(&lab, "with all up");
 }
@@ -60,14 +60,12 @@ fn a_device_that_lost_power_dials_again() {
     let mut clients: Vec<_> =
         lab.devices().iter().map(|(node, _)| pptp::client(&lab, node, S1, ids)).collect();
     for ((node, _), client) in lab.devices().into_iter().zip(&clients) {
-        vpn::wait_for_address(node, ppp::DEVICE, client);
+        vpn::wait_for_tunnel(node, ppp::DEVICE, client);
     }
     vpn::cut_power(&lab.d2);
-    clock::wait_for("the interface to go", Duration::from_secs(5), || {
-        !vpn::has_address(&lab.d2, ppp::DEVICE)
-    });
+    clock::wait_for("the interface to go", Duration::from_secs(5), || !vpn::has_tunnel(&lab.d2, ppp::DEVICE));
     let again = pptp::client(&lab, &lab.d2, S1, ids);
-    vpn::wait_for_address(&lab.d2, ppp::DEVICE, &again);
+    vpn::wait_for_tunnel(&lab.d2, ppp::DEVICE, &again);
     clients.push(again);
     vpn::ping_from_all(&lab, "after one dialled again");
 }
@@ -86,7 +84,7 @@ fn with_pptp_off_every_client_fails_at_once_and_natd_says_why() {
         let mut client = pptp::client(&lab, node, S1, CallIds::Random);
         client.wait(Duration::from_secs(2));
         assert!(start.elapsed() < Duration::from_secs(2), "{addr} learned it after {:?}", start.elapsed());
-        assert!(!vpn::has_address(node, ppp::DEVICE), "{addr}");
+        assert!(!vpn::has_tunnel(node, ppp::DEVICE), "{addr}");
     }
     let strays = vpn::from_household(&wan);
     assert!(strays.iter().all(|seen| seen.wire.dst_port != 1723), "{strays:?}");

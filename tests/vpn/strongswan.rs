@@ -22,5 +22,5 @@ fn three_devices_have_tunnels_over_udp_4500() {
     let sent = vpn::from_household(&wan);
     assert!(sent.iter().any(|seen| seen.wire.dst_port == 4500), "nothing went to port 4500");
     assert!(sent.iter().all(|seen| seen.wire.protocol != ESP), "bare ESP left the household");
-    vpn::expect_on_wan(&wan, 17);
+    vpn::expect_on_wan(&lab, &wan, 17);
 }

@@ -160,6 +160,7 @@ impl LabBuilder {
         let nat = self.nat.unwrap_or(match chosen {
             Chosen::Natd => Nat::Natd,
             Chosen::Kernel | Chosen::KernelAll => Nat::KernelMasquerade,
+            Chosen::Routed => Nat::Routed,
         });
         Some(Lab::build(self, nat))
     }
@@ -299,6 +300,11 @@ impl Lab {
                 self.router.nft(&kernel::firewall(AcceptKernelForwards::Yes));
                 let wan = self.builder.wan_address.unwrap_or(WAN);
                 self.router.nft(&kernel::masquerade(wan, &self.builder.forwards));
+            }
+            Nat::Routed => {
+                // No firewall either: it would have to know the protocols.
+                self.router.nft("table ip lab_firewall\ndelete table ip lab_firewall\n");
+                self.internet.ip(&format!("route add 192.168.0.0/16 via {WAN}\n"));
             }
             Nat::Natd => {
                 self.router.nft("table ip lab_firewall\ndelete table ip lab_firewall\n");

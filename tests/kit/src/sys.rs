@@ -36,6 +36,16 @@ pub fn kill(pid: i32, signal: c_int) -> io::Result<()> {
     done(unsafe { libc::kill(pid, signal) }).map(drop)
 }
 
+/// Gives `signal` its usual effect on this process, whatever its parent chose.
+///
+/// # Errors
+/// As the kernel says, for instance that there is no such signal.
+pub fn reset_signal(signal: c_int) -> io::Result<()> {
+    // SAFETY: plain numbers; no handler is installed.
+    let before = unsafe { libc::signal(signal, libc::SIG_DFL) };
+    if before == libc::SIG_ERR { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
 /// Opens a socket of the calling thread's namespace.
 ///
 /// # Errors

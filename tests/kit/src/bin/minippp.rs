@@ -52,7 +52,12 @@ const PATIENCE: Duration = Duration::from_secs(15);
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse(std::env::args().skip(1));
-    match Session::open(&arguments).and_then(|mut session| session.run()) {
+    let ended = Session::open(&arguments).and_then(|mut session| {
+        let ended = session.run();
+        writeln!(session.log, "the end: {ended:?}")?;
+        ended
+    });
+    match ended {
         Ok(why) => {
             eprintln!("minippp: {why}");
             ExitCode::SUCCESS
@@ -127,6 +132,8 @@ struct Session {
 
 impl Session {
     fn open(arguments: &Arguments) -> io::Result<Self> {
+        // pptpd ignores it, and then children cannot be waited for.
+        sys::reset_signal(libc::SIGCHLD)?;
         let (line, program) = match &arguments.program {
             Some(program) => {
                 let (line, child) = start(program)?;

@@ -155,10 +155,51 @@ impl Charon {
         self.swanctl(&["--list-sas"]).expect_success()
     }
 
+    /// Its tunnels: old ones too that live on beside newer ones.
+    pub fn children(&self) -> Vec<Child> {
+        children(&self.associations())
+    }
+
     /// What it logged so far.
     pub fn log(&self) -> String {
         self.process.log()
     }
+}
+
+/// One pair of ESP associations.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Child {
+    /// The peer's identity; of a client of this kit the name of its namespace.
+    pub peer: String,
+    /// Counts up.
+    pub number: u32,
+    /// SPI of packets to this side.
+    pub incoming: u32,
+    /// SPI of packets from this side.
+    pub outgoing: u32,
+    /// The peer's address inside.
+    pub address: String,
+}
+
+fn children(listed: &str) -> Vec<Child> {
+    let (mut all, mut peer) = (Vec::<Child>::new(), String::new());
+    for line in listed.lines() {
+        let words: Vec<&str> = line.split_whitespace().map(|word| word.trim_end_matches(',')).collect();
+        let spi = |text: &str| u32::from_str_radix(text, 16).unwrap_or(0);
+        match (words.as_slice(), all.last_mut()) {
+            (["remote", identity, "@", ..], _) => peer = identity.trim_matches('\'').to_owned(),
+            (["net:", number, ..], _) => {
+                let number = number.trim_start_matches('#').parse().unwrap_or(0);
+                let (peer, address) = (peer.clone(), String::new());
+                all.push(Child { peer, number, incoming: 0, outgoing: 0, address });
+            }
+            (["in", value, ..], Some(child)) => child.incoming = spi(value),
+            (["out", value, ..], Some(child)) => child.outgoing = spi(value),
+            (["remote", inner], Some(child)) => inner.trim_end_matches("/32").clone_into(&mut child.address),
+            _ => {}
+        }
+    }
+    all
 }
 
 /// The folder of an unpacked system that has its libraries.
@@ -234,4 +275,30 @@ pub fn client(lab: &Lab, node: &Node, addr: Ipv4Addr) -> Charon {
         name = node.namespace(),
     ));
     charon
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tunnels_are_read_from_swanctls_list() {
+        let listed = "srv: #3, ESTABLISHED, IKEv1, db10_i bd3b_r*
+  local  '198.51.100.10' @ 198.51.100.10[500]
+  remote 'lab-d3' @ 198.51.100.1[500] XAuth: 'user' [10.9.0.3]
+  net: #6, reqid 3, INSTALLED, TUNNEL, ESP:AES_CBC-128/HMAC_SHA1_96
+    in  8affee01,      0 bytes,     0 packets
+    out a910a0b0,      0 bytes,     0 packets
+    local  0.0.0.0/0
+    remote 10.9.0.3/32
+";
+        let expected = Child {
+            peer: "lab-d3".to_owned(),
+            number: 6,
+            incoming: 0x8aff_ee01,
+            outgoing: 0xa910_a0b0,
+            address: "10.9.0.3".to_owned(),
+        };
+        assert_eq!(children(listed), [expected]);
+    }
 }
