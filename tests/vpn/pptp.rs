@@ -73,7 +73,9 @@ fn a_device_that_lost_power_dials_again() {
 #[test]
 fn with_pptp_off_every_client_fails_at_once_and_natd_says_why() {
     // Off is the default.
-    let Some(mut lab) = household().beyond_kernel("it has no such switch").start() else { return };
+    let Some(mut lab) = household().needs_nat().beyond_kernel("it has no such switch").start() else {
+        return;
+    };
     let wan = lab.capture_wan();
     let _server = pptp::server(&lab, &lab.s1, S1);
     for (node, addr) in lab.devices() {

@@ -48,6 +48,7 @@ pub struct LabBuilder {
     forwards: Vec<Forward>,
     needs: Vec<(&'static str, &'static str)>,
     devices: u8,
+    needs_nat: bool,
     second_lan: SecondLan,
     bridge_filter: BridgeFilter,
     wan_address: Option<Ipv4Addr>,
@@ -66,6 +67,12 @@ impl LabBuilder {
     /// Kernel masquerade is known to fail this scenario, for the reason given.
     pub fn beyond_kernel(mut self, why: &'static str) -> Self {
         self.beyond_kernel = Some(why);
+        self
+    }
+
+    /// The scenario is about what a NAT does: it is skipped where the lab is routed.
+    pub fn needs_nat(mut self) -> Self {
+        self.needs_nat = true;
         self
     }
 
@@ -157,6 +164,10 @@ impl LabBuilder {
             requirements::skip(&format!("kernel masquerade cannot pass it: {why}"));
             return None;
         }
+        if chosen == Chosen::Routed && (self.needs_nat || !self.forwards.is_empty()) {
+            requirements::skip("there is no NAT");
+            return None;
+        }
         let nat = self.nat.unwrap_or(match chosen {
             Chosen::Natd => Nat::Natd,
             Chosen::Kernel | Chosen::KernelAll => Nat::KernelMasquerade,
@@ -206,6 +217,7 @@ impl Lab {
             forwards: Vec::new(),
             needs: Vec::new(),
             devices: 3,
+            needs_nat: false,
             second_lan: SecondLan::None,
             bridge_filter: BridgeFilter::Off,
             wan_address: Some(WAN),

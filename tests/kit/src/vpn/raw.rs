@@ -2,11 +2,17 @@
 //! nothing: a NAT in the middle cannot read it either.
 
 use std::net::Ipv4Addr;
+use std::os::fd::OwnedFd;
+use std::time::Duration;
 
 use etherparse::{IpNumber, Ipv4Header};
 
 use super::{AH, ESP, GRE, L2TPV3};
-use crate::capture::Seen;
+use crate::capture::{Capture, Keep, Seen};
+use crate::clock::holds_within;
+use crate::node::Node;
+use crate::socket::RawSocket;
+use crate::sys;
 
 /// An IPv4 packet of any protocol.
 ///
@@ -50,13 +56,70 @@ pub fn first_word(seen: &Seen) -> Option<u32> {
     word(seen, 20)
 }
 
-/// The second 32 bits: keyed GRE's key, and ESP's sequence number.
+/// The second 32 bits: keyed GRE's key, ESP's sequence number.
 pub fn second_word(seen: &Seen) -> Option<u32> {
     word(seen, 24)
 }
 
 fn word(seen: &Seen, at: usize) -> Option<u32> {
     Some(u32::from_be_bytes(seen.bytes.get(at..at + 4)?.try_into().ok()?))
+}
+
+/// A machine that sends packets of one protocol made by hand, and what its link brings it of that protocol.
+#[derive(Debug)]
+pub struct End {
+    /// Its own address.
+    pub addr: Ipv4Addr,
+    protocol: u8,
+    socket: RawSocket,
+    link: Capture,
+    /// Its kernel would answer "protocol unreachable" (RFC 1122 section 3.2.2.1) where nobody listens.
+    _listener: OwnedFd,
+}
+
+impl End {
+    /// Makes `node` one.
+    ///
+    /// # Panics
+    /// When it has no sockets for that.
+    pub fn new(node: &Node, addr: Ipv4Addr, protocol: u8) -> Self {
+        let listener = node.enter(|| sys::socket(libc::AF_INET, libc::SOCK_RAW, i32::from(protocol)));
+        Self {
+            addr,
+            protocol,
+            socket: node.raw(),
+            link: node.capture("eth0", Keep::All),
+            _listener: listener.expect("root may open raw sockets"),
+        }
+    }
+
+    /// Sends a packet.
+    pub fn send(&self, packet: &[u8]) {
+        self.socket.send(packet);
+    }
+
+    /// The first two words after the IP header of each packet that came from `from`.
+    pub fn got(&self, from: Ipv4Addr) -> Vec<(u32, u32)> {
+        let ours =
+            self.link.seen().into_iter().filter(|seen| {
+                !seen.outgoing && seen.wire.protocol == self.protocol && seen.wire.src == from
+            });
+        ours.filter_map(|seen| Some((first_word(&seen)?, second_word(&seen)?))).collect()
+    }
+
+    /// A packet with these two words has come from `from`, or comes soon.
+    ///
+    /// # Panics
+    /// When it does not; `what` names it.
+    pub fn expect(&self, what: &str, from: Ipv4Addr, words: (u32, u32)) {
+        let came = holds_within(Duration::from_secs(2), || self.got(from).contains(&words));
+        assert!(
+            came,
+            "{} does not get {what} {words:08x?} from {from}, but {:08x?}",
+            self.addr,
+            self.got(from)
+        );
+    }
 }
 
 /// An IKEv1 message (RFC 2408 section 3.1, RFC 2409 section 5).
