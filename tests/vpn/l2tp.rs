@@ -17,6 +17,7 @@ fn three_devices_on_port_1701_have_tunnels() {
         clients.push(client);
     }
     vpn::ping_from_all(&lab, "with all up");
+    vpn::transfer_from_all(&lab, &lab.s1);
     vpn::expect_on_wan(&lab, &wan, 17);
 }
 

@@ -4,11 +4,13 @@
 //! Every scenario is written for natd; what the kernel's masquerade does with it stands in its `beyond_kernel`, and
 //! `NATD_LAB_NAT=kernel-all` shows it.
 
+mod ike;
 mod inside;
 mod l2tp;
 mod openvpn;
 mod pptp;
 mod raw;
 mod strongswan;
+mod switches;
 mod vpnc;
 mod wireguard;

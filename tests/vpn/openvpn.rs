@@ -17,5 +17,6 @@ fn three_devices_have_tunnels() {
         client.wait_for_log("Initialization Sequence Completed", vpn::UP);
     }
     vpn::ping_from_all(&lab, "with all up");
+    vpn::transfer_from_all(&lab, &lab.s1);
     vpn::expect_on_wan(&lab, &wan, 17);
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use testkit::address::{S1, at};
+use testkit::address::{D1, S1, at};
 use testkit::vpn::pptp::{self, CallIds};
 use testkit::vpn::{self, GRE, ppp};
 use testkit::{Lab, LabBuilder, clock, tcp};
@@ -25,6 +25,7 @@ fn every_device_has_its_tunnel(lab: &Lab, ids: CallIds) {
         clients.push(client);
     }
     vpn::ping_from_all(lab, "with all up");
+    vpn::transfer_from_all(lab, &lab.s1);
     vpn::expect_on_wan(lab, &wan, GRE);
 }
 
@@ -92,7 +93,8 @@ fn with_pptp_off_every_client_fails_at_once_and_natd_says_why() {
     assert!(strays.iter().all(|seen| seen.wire.dst_port != 1723), "{strays:?}");
     let natd = lab.natd();
     let said = natd.log();
-    let line = said.lines().find(|line| line.to_lowercase().contains("pptp") && line.contains("192.168.1.1"));
+    let line =
+        said.lines().find(|line| line.to_lowercase().contains("pptp") && line.contains(&D1.to_string()));
     assert!(line.is_some(), "the log names neither PPTP nor the device:\n{said}");
     let status = natd.command(&["status"]).expect_success().to_lowercase();
     assert!(status.contains("pptp"), "{status}");

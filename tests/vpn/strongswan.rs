@@ -17,6 +17,7 @@ fn three_devices_have_tunnels_over_udp_4500() {
         clients.push(client);
     }
     vpn::ping_from_all(&lab, "with all up");
+    vpn::transfer_from_all(&lab, &lab.s1);
     let listed = server.associations();
     assert_eq!(listed.matches("ESP in UDP").count() + listed.matches("ESP:AES").count(), 3, "{listed}");
     let sent = vpn::from_household(&wan);

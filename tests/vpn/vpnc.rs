@@ -3,11 +3,11 @@
 
 use std::time::Duration;
 
-use testkit::address::{S1, S2, at};
+use testkit::address::{S1, S2};
 use testkit::capture::Keep;
 use testkit::vpn::strongswan::{self, vpnc_server};
 use testkit::vpn::{self, ESP, INNER, raw, vpnc};
-use testkit::{Background, Lab, LabBuilder, Node, clock, tcp};
+use testkit::{Background, Lab, LabBuilder, Node, clock};
 
 const ESP_HAS_NO_PORTS: &str = "it knows ESP by its two addresses only";
 
@@ -21,19 +21,6 @@ fn dial(lab: &Lab, node: &Node) -> Background {
     client
 }
 
-/// One megabyte each way through a device's tunnel.
-fn transfer(lab: &Lab, device: &Node, port: u16) {
-    let any = at(std::net::Ipv4Addr::UNSPECIFIED, 0);
-    let mut connection = tcp::pair(device, any, &lab.s1, at(INNER, port));
-    connection.expect_alive("in the tunnel");
-    for (from, to) in [(&connection.client, &connection.server), (&connection.server, &connection.client)] {
-        let (mut from, mut to) = (from.try_clone().unwrap(), to.try_clone().unwrap());
-        let sending = std::thread::spawn(move || tcp::send_blocks(&mut from, 16));
-        assert_eq!(tcp::receive_blocks(&mut to).expect("1 MB"), 16);
-        sending.join().expect("no panic").expect("all is sent");
-    }
-}
-
 #[test]
 fn one_device_has_its_tunnel() {
     let Some(lab) = household().start() else { return };
@@ -41,7 +28,7 @@ fn one_device_has_its_tunnel() {
     let _server = vpnc_server(&lab, &lab.s1, S1, None);
     let _client = dial(&lab, &lab.d1);
     vpn::ping(&lab.d1, "with one device");
-    transfer(&lab, &lab.d1, 7001);
+    vpn::transfer(&lab.d1, &lab.s1, 7001);
     vpn::expect_on_wan(&lab, &wan, ESP);
 }
 
@@ -56,12 +43,7 @@ fn three_devices_start_one_after_another() {
         vpn::ping(node, &format!("as number {number}"));
     }
     vpn::ping_from_all(&lab, "with all up");
-    std::thread::scope(|scope| {
-        for (port, (node, _)) in (7001..).zip(lab.devices()) {
-            let lab = &lab;
-            scope.spawn(move || transfer(lab, node, port));
-        }
-    });
+    vpn::transfer_from_all(&lab, &lab.s1);
     vpn::expect_on_wan(&lab, &wan, ESP);
 }
 

@@ -13,5 +13,6 @@ fn three_devices_on_port_51820_have_tunnels() {
         vpn::ping(node, "once it is up");
     }
     vpn::ping_from_all(&lab, "with all up");
+    vpn::transfer_from_all(&lab, &lab.s1);
     vpn::expect_on_wan(&lab, &wan, 17);
 }

@@ -70,3 +70,16 @@ fn installed(program: &str) -> bool {
     // An absolute path replaces the folder it is joined to.
     path.split(':').chain(["/usr/sbin", "/sbin"]).any(|dir| Path::new(dir).join(program).exists())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_missing_is_named_by_its_packages_once() {
+        let programs =
+            [("sh", "dash"), ("no-such-program", "some"), ("/no/such/file", "other"), ("nor-this", "some")];
+        assert_eq!(missing_of(&programs).as_deref(), Some("needs: apt-get install other some"));
+        assert_eq!(missing_of(&[("sh", "dash"), ("/bin/sh", "dash")]), None);
+    }
+}

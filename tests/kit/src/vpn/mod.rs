@@ -22,12 +22,12 @@ pub mod wireguard;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use crate::address::WAN;
+use crate::address::{WAN, at};
 use crate::capture::{Capture, Seen};
 use crate::clock::holds_within;
 use crate::node::Node;
 use crate::process::{Background, Outcome};
-use crate::{Lab, Nat, sys};
+use crate::{Lab, Nat, sys, tcp};
 
 /// The server's address inside the tunnels.
 pub const INNER: Ipv4Addr = Ipv4Addr::new(10, 8, 0, 1);
@@ -112,6 +112,36 @@ pub fn ping_from_all(lab: &Lab, when: &str) {
     });
     let all = lab.devices().len();
     assert!(failed.is_empty(), "{when}: {} of {all} devices fail:\n{}", failed.len(), failed.join("\n"));
+}
+
+/// A megabyte each way through the tunnel of `device` to the inner port `port` of `server`.
+///
+/// # Panics
+/// When it does not arrive as it was sent.
+pub fn transfer(device: &Node, server: &Node, port: u16) {
+    let any = at(Ipv4Addr::UNSPECIFIED, 0);
+    let mut connection = tcp::pair(device, any, server, at(INNER, port));
+    connection.expect_alive("in the tunnel");
+    let (client, server) = (&connection.client, &connection.server);
+    for (from, to) in [(client, server), (server, client)] {
+        let mut from = from.try_clone().expect("a socket can be cloned");
+        let mut to = to.try_clone().expect("a socket can be cloned");
+        let sending = std::thread::spawn(move || tcp::send_blocks(&mut from, 16));
+        assert_eq!(tcp::receive_blocks(&mut to).expect("the connection lives"), 16);
+        sending.join().expect("no panic").expect("all is sent");
+    }
+}
+
+/// The same from every device of the lab at once.
+///
+/// # Panics
+/// When one fails.
+pub fn transfer_from_all(lab: &Lab, server: &Node) {
+    std::thread::scope(|scope| {
+        for (port, (node, _)) in (7001..).zip(lab.devices()) {
+            scope.spawn(move || transfer(node, server, port));
+        }
+    });
 }
 
 /// What came from the household in a capture of [`Lab::capture_wan`].

@@ -45,6 +45,12 @@ pub fn keyed_gre(from: Ipv4Addr, to: Ipv4Addr, key: u32, mark: u8) -> Vec<u8> {
     ipv4(from, to, GRE, &body)
 }
 
+/// PPTP's GRE (RFC 2637 section 4.1): the Call ID that the receiver chose, a sequence number, then PPP.
+pub fn pptp_gre(from: Ipv4Addr, to: Ipv4Addr, call_id: u16, sequence: u32) -> Vec<u8> {
+    let head = [&[0x30, 0x01, 0x88, 0x0b, 0, 16][..], &call_id.to_be_bytes(), &sequence.to_be_bytes()];
+    ipv4(from, to, GRE, &[&head.concat()[..], &[0xff, 0x03, 0, 0x21], &[0; 12]].concat())
+}
+
 /// L2TPv3 data over IP (RFC 3931 section 4.1.1.1): the session id that the receiver chose, then data.
 pub fn l2tpv3(from: Ipv4Addr, to: Ipv4Addr, session: u32, mark: u8) -> Vec<u8> {
     let body = [&session.to_be_bytes()[..], &[mark; 32]].concat();
