@@ -465,6 +465,18 @@ impl Drop for Lab {
 }
 
 impl Lab {
+    /// The logs of all other programs, by name.
+    fn logs(&self) -> Vec<PathBuf> {
+        let entries = fs::read_dir(self.dir()).into_iter().flatten().flatten();
+        let mut logs: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
+        logs.retain(|path| {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            name.ends_with(".log") && !name.contains("-natd-")
+        });
+        logs.sort_unstable();
+        logs
+    }
+
     fn show_state(&self) {
         let mut text = String::from("\n---- the router when the test failed ----\n");
         for words in [&["nft", "list", "ruleset"][..], &["conntrack", "-L"], &["iptables-save"]] {
@@ -473,6 +485,11 @@ impl Lab {
         }
         if let Some(natd) = &self.natd {
             text.push_str(&format!("---- natd's log ----\n{}\n", tail(&natd.log(), 200)));
+        }
+        for path in self.logs() {
+            let log = fs::read(&path).unwrap_or_default();
+            let log = String::from_utf8_lossy(&log);
+            text.push_str(&format!("---- {}\n{}\n", path.display(), tail(&log, 40)));
         }
         eprintln!("{text}---- end (s1 is {S1}) ----");
     }

@@ -280,16 +280,32 @@ pub fn make_raw(terminal: BorrowedFd<'_>) -> io::Result<()> {
     }
 }
 
-/// Waits until one of the descriptors can be read or is at its end, at most `milliseconds`; says for each whether.
+/// Makes reads and writes of a descriptor fail with `WouldBlock` where they would wait.
 ///
 /// # Errors
 /// As the kernel says.
-pub fn wait_readable<const N: usize>(fds: [BorrowedFd<'_>; N], milliseconds: c_int) -> io::Result<[bool; N]> {
-    let mut polled = fds.map(|fd| libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 });
+pub fn set_nonblocking(fd: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: plain numbers.
+    unsafe {
+        let flags = done(libc::fcntl(fd.as_raw_fd(), libc::F_GETFL))?;
+        done(libc::fcntl(fd.as_raw_fd(), libc::F_SETFL, flags | libc::O_NONBLOCK)).map(drop)
+    }
+}
+
+/// Waits at most `milliseconds` until one of the descriptors is ready for the events that stand beside it
+/// (`libc::POLLIN`, `libc::POLLOUT`); answers with the events of each, errors and ends included.
+///
+/// # Errors
+/// As the kernel says.
+pub fn poll<const N: usize>(
+    fds: [(BorrowedFd<'_>, libc::c_short); N],
+    milliseconds: c_int,
+) -> io::Result<[libc::c_short; N]> {
+    let mut polled = fds.map(|(fd, events)| libc::pollfd { fd: fd.as_raw_fd(), events, revents: 0 });
     let count = libc::nfds_t::try_from(N).map_err(io::Error::other)?;
     // SAFETY: pointer and count describe `polled`, which lives through the call.
     done(unsafe { libc::poll(polled.as_mut_ptr(), count, milliseconds) })?;
-    Ok(polled.map(|one| one.revents != 0))
+    Ok(polled.map(|one| one.revents))
 }
 
 fn done(result: c_int) -> io::Result<c_int> {

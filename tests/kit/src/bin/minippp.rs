@@ -128,6 +128,8 @@ struct Session {
     lcp: Layer,
     ipcp: Layer,
     tun: Option<File>,
+    /// What the line has not taken yet.
+    unsent: Vec<u8>,
 }
 
 impl Session {
@@ -146,6 +148,7 @@ impl Session {
                 (line, None)
             }
         };
+        sys::set_nonblocking(line.as_fd())?;
         let log = std::env::var_os("MINIPPP_LOG").unwrap_or_else(|| "/dev/null".into());
         Ok(Self {
             line: line.into(),
@@ -159,6 +162,7 @@ impl Session {
             lcp: Layer::default(),
             ipcp: Layer::default(),
             tun: None,
+            unsent: Vec::new(),
         })
     }
 
@@ -175,15 +179,12 @@ impl Session {
                 }
                 self.request(if self.lcp.is_up() { IPCP } else { LCP })?;
             }
-            let [line, device] = match &self.tun {
-                Some(tun) => sys::wait_readable([self.line.as_fd(), tun.as_fd()], 200)?,
-                None => {
-                    let [line] = sys::wait_readable([self.line.as_fd()], 200)?;
-                    [line, false]
-                }
-            };
-            if line {
-                // A terminal whose other side is closed answers with an error.
+            let (line, device) = self.wait()?;
+            if line & libc::POLLOUT != 0 {
+                self.write_on()?;
+            }
+            // A terminal whose other side is closed is ready to say so.
+            if line & !libc::POLLOUT != 0 {
                 let len = self.line.read(&mut buffer).unwrap_or(0);
                 if len == 0 {
                     return Ok(self.hang_up());
@@ -194,12 +195,43 @@ impl Session {
                     }
                 }
             }
-            if device {
+            if device != 0 {
                 let len = self.tun.as_mut().map_or(Ok(0), |tun| tun.read(&mut buffer))?;
-                let packet = buffer.get(..len).unwrap_or_default();
-                self.line.write_all(&frame(IPV4, packet))?;
+                self.transmit(&frame(IPV4, buffer.get(..len).unwrap_or_default()))?;
             }
         }
+    }
+
+    /// Waits for something to do; no packets are taken from the device while the line has not taken the last one.
+    fn wait(&self) -> io::Result<(libc::c_short, libc::c_short)> {
+        match &self.tun {
+            _ if !self.unsent.is_empty() => {
+                let [line] = sys::poll([(self.line.as_fd(), libc::POLLIN | libc::POLLOUT)], 200)?;
+                Ok((line, 0))
+            }
+            Some(tun) => {
+                let fds = [(self.line.as_fd(), libc::POLLIN), (tun.as_fd(), libc::POLLIN)];
+                sys::poll(fds, 200).map(|[line, device]| (line, device))
+            }
+            None => sys::poll([(self.line.as_fd(), libc::POLLIN)], 200).map(|[line]| (line, 0)),
+        }
+    }
+
+    /// Sends bytes over the line. It never waits: the program at the other end may itself be waiting to write.
+    fn transmit(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.unsent.extend_from_slice(bytes);
+        self.write_on()
+    }
+
+    fn write_on(&mut self) -> io::Result<()> {
+        while !self.unsent.is_empty() {
+            match self.line.write(&self.unsent) {
+                Ok(len) => drop(self.unsent.drain(..len)),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
     }
 
     fn hang_up(&mut self) -> &'static str {
@@ -213,7 +245,7 @@ impl Session {
     fn send(&mut self, protocol: u16, code: u8, id: u8, body: &[u8]) -> io::Result<()> {
         let len = u16::try_from(body.len() + 4).map_err(io::Error::other)?.to_be_bytes();
         let packet = [&[code, id], &len[..], body].concat();
-        self.line.write_all(&frame(protocol, &packet))
+        self.transmit(&frame(protocol, &packet))
     }
 
     fn request(&mut self, protocol: u16) -> io::Result<()> {

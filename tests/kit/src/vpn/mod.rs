@@ -24,7 +24,7 @@ use std::time::Duration;
 
 use crate::address::{WAN, at};
 use crate::capture::{Capture, Seen};
-use crate::clock::holds_within;
+use crate::clock::{holds_within, wait_for};
 use crate::node::Node;
 use crate::process::{Background, Outcome};
 use crate::{Lab, Nat, sys, tcp};
@@ -166,11 +166,23 @@ pub fn expect_on_wan(lab: &Lab, wan: &Capture, protocol: u8) {
     wan.expect_no_leak();
 }
 
-/// Ends every program of `node` at once, without a farewell, as a power cut does.
+/// Ends every program of `node` at once, without a farewell, as a power cut does; waits until their ports are free.
+///
+/// # Panics
+/// When one does not end.
 pub fn cut_power(node: &Node) {
     let listed = node.run(&["ip", "netns", "pids", node.namespace()]).stdout;
-    for pid in listed.split_whitespace().flat_map(str::parse::<i32>) {
+    let pids: Vec<i32> = listed.split_whitespace().flat_map(str::parse).collect();
+    for pid in &pids {
         // The one that made the list has ended.
-        let _ = sys::kill(pid, libc::SIGKILL);
+        let _ = sys::kill(*pid, libc::SIGKILL);
     }
+    wait_for("programs to end", Duration::from_secs(5), || pids.iter().all(|pid| has_ended(*pid)));
+}
+
+/// Is there no such process, or nothing left of it but its exit code?
+fn has_ended(pid: i32) -> bool {
+    // The state stands after the name, which is in parentheses (proc(5)).
+    std::fs::read_to_string(format!("/proc/{pid}/stat"))
+        .map_or(true, |stat| stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with('Z')))
 }
