@@ -25,7 +25,10 @@ fn every_device_has_its_tunnel(lab: &Lab, ids: CallIds) {
         clients.push(client);
     }
     vpn::ping_from_all(lab, "with all up");
-    vpn::transfer_from_all(lab, &lab.s1);
+    // One at a time and little: these programs drop what overtakes another packet, and a slow machine reorders.
+    for (port, (node, _)) in (7001..).zip(lab.devices()) {
+        vpn::transfer(node, &lab.s1, port, 2);
+    }
     vpn::expect_on_wan(lab, &wan, GRE);
 }
 

@@ -28,7 +28,7 @@ fn one_device_has_its_tunnel() {
     let _server = vpnc_server(&lab, &lab.s1, S1, None);
     let _client = dial(&lab, &lab.d1);
     vpn::ping(&lab.d1, "with one device");
-    vpn::transfer(&lab.d1, &lab.s1, 7001);
+    vpn::transfer(&lab.d1, &lab.s1, 7001, 16);
     vpn::expect_on_wan(&lab, &wan, ESP);
 }
 

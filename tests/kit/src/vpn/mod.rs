@@ -35,6 +35,8 @@ pub const INNER: Ipv4Addr = Ipv4Addr::new(10, 8, 0, 1);
 pub const POOL: &str = "10.9.0.0/24";
 /// How long a tunnel may take to come up.
 pub const UP: Duration = Duration::from_secs(12);
+/// How long a transfer may stand still.
+const TRANSFER: Duration = Duration::from_secs(20);
 
 /// IP protocol number of GRE.
 pub const GRE: u8 = 47;
@@ -114,11 +116,11 @@ pub fn ping_from_all(lab: &Lab, when: &str) {
     assert!(failed.is_empty(), "{when}: {} of {all} devices fail:\n{}", failed.len(), failed.join("\n"));
 }
 
-/// A megabyte each way through the tunnel of `device` to the inner port `port` of `server`.
+/// `blocks` blocks of 64 KiB each way through the tunnel of `device` to the inner port `port` of `server`.
 ///
 /// # Panics
 /// When it does not arrive as it was sent.
-pub fn transfer(device: &Node, server: &Node, port: u16) {
+pub fn transfer(device: &Node, server: &Node, port: u16, blocks: u32) {
     let any = at(Ipv4Addr::UNSPECIFIED, 0);
     let mut connection = tcp::pair(device, any, server, at(INNER, port));
     connection.expect_alive("in the tunnel");
@@ -126,20 +128,23 @@ pub fn transfer(device: &Node, server: &Node, port: u16) {
     for (from, to) in [(client, server), (server, client)] {
         let mut from = from.try_clone().expect("a socket can be cloned");
         let mut to = to.try_clone().expect("a socket can be cloned");
-        let sending = std::thread::spawn(move || tcp::send_blocks(&mut from, 16));
-        assert_eq!(tcp::receive_blocks(&mut to).expect("the connection lives"), 16);
+        // TCP in a tunnel whose programs get no processor for a while backs off for seconds.
+        to.set_read_timeout(Some(TRANSFER)).expect("a timeout can be set");
+        from.set_write_timeout(Some(TRANSFER)).expect("a timeout can be set");
+        let sending = std::thread::spawn(move || tcp::send_blocks(&mut from, blocks));
+        assert_eq!(tcp::receive_blocks(&mut to).expect("the connection lives"), blocks);
         sending.join().expect("no panic").expect("all is sent");
     }
 }
 
-/// The same from every device of the lab at once.
+/// A megabyte each way from every device of the lab at once.
 ///
 /// # Panics
 /// When one fails.
 pub fn transfer_from_all(lab: &Lab, server: &Node) {
     std::thread::scope(|scope| {
         for (port, (node, _)) in (7001..).zip(lab.devices()) {
-            scope.spawn(move || transfer(node, server, port));
+            scope.spawn(move || transfer(node, server, port, 16));
         }
     });
 }
