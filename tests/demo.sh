@@ -15,7 +15,7 @@ demo=
 trap '[ -z "$demo" ] || $as_root kill $demo 2>/dev/null || true; tests/kit/clean_up.sh "$NATD_LAB_PREFIX"' EXIT
 trap 'exit 130' HUP INT TERM
 
-tests/setup.sh
+tests/setup.sh --no-vpn
 if [ "$(id -u)" -ne 0 ]; then
 	if ! command -v sudo >/dev/null 2>&1; then
 		echo "demo: network namespaces need root: run this as root, or install sudo" >&2

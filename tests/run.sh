@@ -34,7 +34,7 @@ else
 		sudo true
 		# Cargo builds as the user and starts each test through this.
 		host=$(rustc -vV | sed -n 's/^host: //p' | tr 'a-z-' 'A-Z_')
-		keep=NATD_LAB_PREFIX,NATD_LAB_NAT,NATD_LAB_LOG,NATD_BIN,CARGO_MANIFEST_DIR,CARGO_TARGET_DIR,RUST_BACKTRACE
+		keep=NATD_LAB_PREFIX,NATD_LAB_NAT,NATD_LAB_LOG,NATD_BIN,NATD_STRONGSWAN6,CARGO_MANIFEST_DIR,CARGO_TARGET_DIR,RUST_BACKTRACE
 		export "CARGO_TARGET_${host}_RUNNER=sudo --preserve-env=$keep"
 	fi
 fi

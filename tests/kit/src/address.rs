@@ -10,6 +10,14 @@ pub const D1: Ipv4Addr = Ipv4Addr::new(192, 168, 1, 11);
 pub const D2: Ipv4Addr = Ipv4Addr::new(192, 168, 1, 12);
 /// Third device.
 pub const D3: Ipv4Addr = Ipv4Addr::new(192, 168, 1, 13);
+/// The device with this number on the first LAN, counted from 1.
+///
+/// # Panics
+/// Above 80: another machine has the address.
+pub const fn device(number: u8) -> Ipv4Addr {
+    assert!(number <= 80, "addresses from .99 on are taken");
+    Ipv4Addr::new(192, 168, 1, 10 + number)
+}
 /// An address on the first LAN that no machine has.
 pub const SWITCHED_OFF: Ipv4Addr = Ipv4Addr::new(192, 168, 1, 99);
 /// The router on its second LAN.

@@ -37,12 +37,15 @@ pub fn firewall(accept: AcceptKernelForwards) -> String {
 pub fn masquerade(wan: Ipv4Addr, forwards: &[Forward]) -> String {
     let mut rules = String::new();
     for forward in forwards {
+        let (protocol, host) = (forward.transport.protocol(), forward.host);
         let (first, last) = forward.external;
+        if first == 0 {
+            rules.push_str(&format!("  ip daddr {wan} ip protocol {protocol} dnat to {host}\n"));
+            continue;
+        }
         for (port, internal) in (first..=last).zip(forward.internal..) {
             rules.push_str(&format!(
-                "  ip daddr {wan} {} dport {port} dnat to {}:{internal}\n",
-                forward.transport.name(),
-                forward.host
+                "  ip daddr {wan} ip protocol {protocol} th dport {port} dnat to {host}:{internal}\n"
             ));
         }
     }

@@ -46,6 +46,9 @@ pub struct LabBuilder {
     natd_lines: String,
     natd_sections: String,
     forwards: Vec<Forward>,
+    needs: Vec<(&'static str, &'static str)>,
+    devices: u8,
+    needs_nat: bool,
     second_lan: SecondLan,
     bridge_filter: BridgeFilter,
     wan_address: Option<Ipv4Addr>,
@@ -64,6 +67,25 @@ impl LabBuilder {
     /// Kernel masquerade is known to fail this scenario, for the reason given.
     pub fn beyond_kernel(mut self, why: &'static str) -> Self {
         self.beyond_kernel = Some(why);
+        self
+    }
+
+    /// The scenario is about what a NAT does: it is skipped where the lab is routed.
+    pub fn needs_nat(mut self) -> Self {
+        self.needs_nat = true;
+        self
+    }
+
+    /// Programs beyond those that every lab needs, each with the Debian package that has it; an absolute path
+    /// names a file.
+    pub fn needs(mut self, programs: &[(&'static str, &'static str)]) -> Self {
+        self.needs.extend(programs);
+        self
+    }
+
+    /// The number of devices on the first LAN, at least three; [`Lab::devices`] lists them.
+    pub fn devices(mut self, count: u8) -> Self {
+        self.devices = count;
         self
     }
 
@@ -134,7 +156,7 @@ impl LabBuilder {
     /// # Panics
     /// When something needed is missing, or the lab or the NAT does not come up.
     pub fn start(self) -> Option<Lab> {
-        if !requirements::met() {
+        if !requirements::met_with(&self.needs) {
             return None;
         }
         let chosen = Chosen::from_environment();
@@ -142,9 +164,14 @@ impl LabBuilder {
             requirements::skip(&format!("kernel masquerade cannot pass it: {why}"));
             return None;
         }
+        if chosen == Chosen::Routed && (self.needs_nat || !self.forwards.is_empty()) {
+            requirements::skip("there is no NAT");
+            return None;
+        }
         let nat = self.nat.unwrap_or(match chosen {
             Chosen::Natd => Nat::Natd,
             Chosen::Kernel | Chosen::KernelAll => Nat::KernelMasquerade,
+            Chosen::Routed => Nat::Routed,
         });
         Some(Lab::build(self, nat))
     }
@@ -169,6 +196,7 @@ pub struct Lab {
     pub s2: Node,
     /// Third server, 203.0.113.10, behind the internet's router.
     pub s3: Node,
+    more: Vec<Node>,
     guest: Option<Node>,
     builder: LabBuilder,
     nat: Nat,
@@ -187,6 +215,9 @@ impl Lab {
             natd_lines: String::new(),
             natd_sections: String::new(),
             forwards: Vec::new(),
+            needs: Vec::new(),
+            devices: 3,
+            needs_nat: false,
             second_lan: SecondLan::None,
             bridge_filter: BridgeFilter::Off,
             wan_address: Some(WAN),
@@ -201,6 +232,7 @@ impl Lab {
         let mut namespaces = Namespaces::new();
         let [router, d1, d2, d3, internet, s1, s2, s3] =
             ["r", "d1", "d2", "d3", "w", "s1", "s2", "s3"].map(|name| namespaces.add(name));
+        let more = (4..=builder.devices).map(|number| namespaces.add(&format!("d{number}"))).collect();
         let guest = (builder.second_lan != SecondLan::None).then(|| namespaces.add("g"));
         namespaces.create();
         let mut lab = Self {
@@ -212,6 +244,7 @@ impl Lab {
             s1,
             s2,
             s3,
+            more,
             guest,
             builder,
             nat: Nat::None,
@@ -231,6 +264,12 @@ impl Lab {
     /// When the lab was built without one.
     pub fn guest(&self) -> &Node {
         self.guest.as_ref().expect("built with second_lan()")
+    }
+
+    /// All devices on the first LAN with their addresses: d1, d2, d3 and what [`LabBuilder::devices`] added.
+    pub fn devices(&self) -> Vec<(&Node, Ipv4Addr)> {
+        let nodes = [&self.d1, &self.d2, &self.d3].into_iter().chain(&self.more);
+        nodes.zip(1..).map(|(node, number)| (node, address::device(number))).collect()
     }
 
     /// Which NAT runs.
@@ -274,6 +313,11 @@ impl Lab {
                 let wan = self.builder.wan_address.unwrap_or(WAN);
                 self.router.nft(&kernel::masquerade(wan, &self.builder.forwards));
             }
+            Nat::Routed => {
+                // No firewall either: it would have to know the protocols.
+                self.router.nft("table ip lab_firewall\ndelete table ip lab_firewall\n");
+                self.internet.ip(&format!("route add 192.168.0.0/16 via {WAN}\n"));
+            }
             Nat::Natd => {
                 self.router.nft("table ip lab_firewall\ndelete table ip lab_firewall\n");
                 self.router.nft(&kernel::firewall(AcceptKernelForwards::No));
@@ -314,8 +358,8 @@ impl Lab {
             far = builder.far_mtu,
         ));
         self.internet.sysctl("ipv4/ip_forward", "1");
-        for (node, last) in [(&self.d1, 11), (&self.d2, 12), (&self.d3, 13)] {
-            join(node, &format!("192.168.1.{last}"), "192.168.1.1", 1500);
+        for (node, addr) in self.devices() {
+            join(node, &addr.to_string(), "192.168.1.1", 1500);
         }
         if let Some(guest) = &self.guest {
             join(guest, "192.168.2.21", "192.168.2.1", 1500);
@@ -346,9 +390,10 @@ impl Lab {
             (&self.s3, address::FAR_GATEWAY),
             (&self.router, GATEWAY),
         ];
+        let more = self.more.iter().map(|device| (device, ROUTER_LAN));
         let guest = self.guest.iter().map(|guest| (guest, address::ROUTER_IOT));
         let wan = self.builder.wan_address.map_or(6, |_| 7);
-        for (node, gateway) in gateways.into_iter().take(wan).chain(guest) {
+        for (node, gateway) in gateways.into_iter().take(wan).chain(more).chain(guest) {
             let socket = node.udp(at(Ipv4Addr::UNSPECIFIED, 0));
             socket.connect(at(gateway, DISCARD)).expect("there is a route");
             socket.set_read_timeout(Some(Duration::from_millis(30))).expect("a timeout can be set");
@@ -365,10 +410,10 @@ impl Lab {
     fn make_links(&self) {
         let (router, internet) = (self.router.namespace(), self.internet.namespace());
         let mut lines = format!("link add wan0 netns {router} type veth peer name pr netns {internet}\n");
-        for (port, node) in [("d1", &self.d1), ("d2", &self.d2), ("d3", &self.d3)] {
+        for (number, (node, _)) in (1..).zip(self.devices()) {
             let device = node.namespace();
             lines.push_str(&format!(
-                "link add {port} netns {router} type veth peer name eth0 netns {device}\n"
+                "link add d{number} netns {router} type veth peer name eth0 netns {device}\n"
             ));
         }
         if let Some(guest) = &self.guest {
@@ -388,8 +433,8 @@ impl Lab {
     fn configure_router(&self) {
         let (wan, lan) = (self.builder.wan_mtu, self.builder.lan_mtu);
         let mut lines = format!("link set lo up\nlink set wan0 mtu {wan} up\nlink add br-lan type bridge\n");
-        for port in ["d1", "d2", "d3"] {
-            lines.push_str(&format!("link set {port} master br-lan mtu {lan} up\n"));
+        for number in 1..=self.devices().len() {
+            lines.push_str(&format!("link set d{number} master br-lan mtu {lan} up\n"));
         }
         lines.push_str(&format!("link set br-lan mtu {lan} up\naddr add 192.168.1.1/24 dev br-lan\n"));
         if self.guest.is_some() {
@@ -420,6 +465,18 @@ impl Drop for Lab {
 }
 
 impl Lab {
+    /// The logs of all other programs, by name.
+    fn logs(&self) -> Vec<PathBuf> {
+        let entries = fs::read_dir(self.dir()).into_iter().flatten().flatten();
+        let mut logs: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
+        logs.retain(|path| {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            name.ends_with(".log") && !name.contains("-natd-")
+        });
+        logs.sort_unstable();
+        logs
+    }
+
     fn show_state(&self) {
         let mut text = String::from("\n---- the router when the test failed ----\n");
         for words in [&["nft", "list", "ruleset"][..], &["conntrack", "-L"], &["iptables-save"]] {
@@ -428,6 +485,11 @@ impl Lab {
         }
         if let Some(natd) = &self.natd {
             text.push_str(&format!("---- natd's log ----\n{}\n", tail(&natd.log(), 200)));
+        }
+        for path in self.logs() {
+            let log = fs::read(&path).unwrap_or_default();
+            let log = String::from_utf8_lossy(&log);
+            text.push_str(&format!("---- {}\n{}\n", path.display(), tail(&log, 40)));
         }
         eprintln!("{text}---- end (s1 is {S1}) ----");
     }

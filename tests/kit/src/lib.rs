@@ -21,6 +21,7 @@
 //! | unset, `natd` | the built natd (`NATD_BIN`, else the `natd` beside the test binary's directory) |
 //! | `kernel` | masquerade; scenarios that it is known to fail are skipped, with the reason |
 //! | `kernel-all` | masquerade, and those are run as well, to see that they fail |
+//! | `routed` | no NAT, no firewall, a route to the household instead, to see that a scenario's programs work |
 //!
 //! `NATD_LAB_LOG` sets natd's log level (default `debug`); its log is shown when a test fails.
 //!
@@ -46,6 +47,7 @@ pub mod socket;
 pub mod sys;
 pub mod tcp;
 pub mod traffic;
+pub mod vpn;
 
 pub use capture::Capture;
 pub use clock::{pause, wait_for};

@@ -11,6 +11,9 @@ pub enum Nat {
     KernelMasquerade,
     /// natd.
     Natd,
+    /// No NAT and no firewall: the internet has a route to the household. It shows that a scenario's programs can do
+    /// what is asked of them.
+    Routed,
 }
 
 /// What `NATD_LAB_NAT` says.
@@ -22,6 +25,8 @@ pub enum Chosen {
     Kernel,
     /// Kernel masquerade for every scenario.
     KernelAll,
+    /// Neither NAT nor firewall.
+    Routed,
 }
 
 impl Chosen {
@@ -34,40 +39,65 @@ impl Chosen {
             Err(_) | Ok("" | "natd") => Self::Natd,
             Ok("kernel") => Self::Kernel,
             Ok("kernel-all") => Self::KernelAll,
-            Ok(other) => panic!("NATD_LAB_NAT={other}: should be natd, kernel or kernel-all"),
+            Ok("routed") => Self::Routed,
+            Ok(other) => panic!("NATD_LAB_NAT={other}: should be natd, kernel, kernel-all or routed"),
         }
     }
 }
 
-/// TCP or UDP.
+/// What a port forward forwards; protocols without ports as a whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Transport {
     /// TCP.
     Tcp,
     /// UDP.
     Udp,
+    /// IPsec ESP.
+    Esp,
+    /// GRE.
+    Gre,
+    /// L2TPv3 over IP.
+    L2tpv3,
 }
 
 impl Transport {
-    /// Its name in lower case, as nft and natd's configuration write it.
+    /// Its name in lower case, as natd's configuration writes it.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Tcp => "tcp",
             Self::Udp => "udp",
+            Self::Esp => "esp",
+            Self::Gre => "gre",
+            Self::L2tpv3 => "l2tpv3",
         }
+    }
+
+    /// Its IP protocol number.
+    pub const fn protocol(self) -> u8 {
+        match self {
+            Self::Tcp => 6,
+            Self::Udp => 17,
+            Self::Gre => 47,
+            Self::Esp => 50,
+            Self::L2tpv3 => 115,
+        }
+    }
+
+    const fn has_ports(self) -> bool {
+        matches!(self, Self::Tcp | Self::Udp)
     }
 }
 
 /// A port forward that the lab's router shall have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Forward {
-    /// TCP or UDP.
+    /// What is forwarded.
     pub transport: Transport,
-    /// First and last port on the WAN address.
+    /// First and last port on the WAN address; 0 where there are no ports.
     pub external: (u16, u16),
     /// The device.
     pub host: Ipv4Addr,
-    /// The device's port for the first external one.
+    /// The device's port for the first external one; 0 where there are no ports.
     pub internal: u16,
 }
 
@@ -82,8 +112,20 @@ impl Forward {
         Self { transport: Transport::Udp, external: (external, external), host, internal }
     }
 
+    /// All of a protocol without ports.
+    pub const fn whole(transport: Transport, host: Ipv4Addr) -> Self {
+        Self { transport, external: (0, 0), host, internal: 0 }
+    }
+
     /// As natd's configuration writes it.
     pub fn toml(&self) -> String {
+        if !self.transport.has_ports() {
+            return format!(
+                "[[forward]]\nprotocol = \"{}\"\nhost = \"{}\"\n",
+                self.transport.name(),
+                self.host
+            );
+        }
         let (first, last) = self.external;
         let external = if first == last { format!("{first}") } else { format!("\"{first}-{last}\"") };
         format!(

@@ -23,26 +23,32 @@ pub fn binary() -> PathBuf {
 }
 
 fn find_binary() -> PathBuf {
-    let path = std::env::var_os("NATD_BIN").map_or_else(built_binary, PathBuf::from);
+    let path = std::env::var_os("NATD_BIN").map_or_else(|| built("natd"), PathBuf::from);
     assert!(path.is_file(), "{} is missing: run `cargo build --workspace`, or set NATD_BIN", path.display());
     path
 }
 
-/// Cargo builds a test without the programs of other packages: what lies there may be old or not be there.
-fn built_binary() -> PathBuf {
-    let test = std::env::current_exe().expect("a process knows its program");
-    let dir = test.ancestors().find(|dir| dir.ends_with("debug") || dir.ends_with("release"));
-    let dir = dir.expect("cargo builds into debug or release").to_path_buf();
+/// A program of the workspace, built by cargo when cargo runs the tests: it builds a test without the programs of
+/// other packages, and what lies there may be old or not be there.
+pub(crate) fn built(program: &str) -> PathBuf {
+    let dir = profile_dir();
     if let Some(cargo) = std::env::var_os("CARGO") {
         let mut command = Command::new(cargo);
-        command.args(["build", "--workspace", "--bin", "natd", "--quiet", "--locked"]);
+        command.args(["build", "--workspace", "--bin", program, "--quiet", "--locked"]);
         if dir.ends_with("release") {
             command.arg("--release");
         }
         let built = command.status().is_ok_and(|status| status.success());
-        assert!(built, "natd does not build");
+        assert!(built, "{program} does not build");
     }
-    dir.join("natd")
+    dir.join(program)
+}
+
+/// The folder that cargo builds this profile into; it lies in the target folder.
+pub(crate) fn profile_dir() -> PathBuf {
+    let test = std::env::current_exe().expect("a process knows its program");
+    let dir = test.ancestors().find(|dir| dir.ends_with("debug") || dir.ends_with("release"));
+    dir.expect("cargo builds into debug or release").to_path_buf()
 }
 
 /// A natd, running or ended.

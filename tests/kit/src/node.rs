@@ -34,6 +34,11 @@ impl Node {
         &self.namespace
     }
 
+    /// The folder for logs of its programs.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
     /// Runs `work` in a thread of its own inside the namespace; sockets that it opens stay there.
     ///
     /// # Panics

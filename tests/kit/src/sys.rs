@@ -36,6 +36,16 @@ pub fn kill(pid: i32, signal: c_int) -> io::Result<()> {
     done(unsafe { libc::kill(pid, signal) }).map(drop)
 }
 
+/// Gives `signal` its usual effect on this process, whatever its parent chose.
+///
+/// # Errors
+/// As the kernel says, for instance that there is no such signal.
+pub fn reset_signal(signal: c_int) -> io::Result<()> {
+    // SAFETY: plain numbers; no handler is installed.
+    let before = unsafe { libc::signal(signal, libc::SIG_DFL) };
+    if before == libc::SIG_ERR { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
 /// Opens a socket of the calling thread's namespace.
 ///
 /// # Errors
@@ -207,6 +217,95 @@ pub fn packets_lost(fd: BorrowedFd<'_>) -> io::Result<u32> {
         )
     })?;
     Ok(stats.tp_drops)
+}
+
+/// Makes a TUN device of the calling thread's namespace that gives bare IP packets, one in each read.
+/// Answers with its name: in `name`, `%d` stands for the first free number.
+///
+/// # Errors
+/// As the kernel says: no TUN, no permission, name in use.
+pub fn open_tun(name: &str) -> io::Result<(File, String)> {
+    let file = File::options().read(true).write(true).open("/dev/net/tun")?;
+    // SAFETY: all-zero is a valid ifreq.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    // The last byte stays zero.
+    let places = request.ifr_name.len() - 1;
+    for (place, byte) in request.ifr_name.iter_mut().take(places).zip(name.bytes()) {
+        *place = libc::c_char::from_ne_bytes([byte]);
+    }
+    request.ifr_ifru.ifru_flags = TUN_PACKETS;
+    // SAFETY: the kernel reads and writes `request`, which lives through the call.
+    done(unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETIFF, &raw mut request) })?;
+    let name = request.ifr_name.iter().take_while(|byte| **byte != 0);
+    Ok((file, name.flat_map(|byte| byte.to_ne_bytes()).map(char::from).collect()))
+}
+
+/// TUN device, no header before the packet.
+#[expect(clippy::cast_possible_truncation, reason = "both flags are below 2^15")]
+const TUN_PACKETS: libc::c_short = (libc::IFF_TUN | libc::IFF_NO_PI) as libc::c_short;
+
+/// A new pseudo-terminal: its master, and the side for a program.
+///
+/// # Errors
+/// As the kernel says, for instance too many open files.
+pub fn open_terminal() -> io::Result<(OwnedFd, OwnedFd)> {
+    let (mut master, mut program) = (-1, -1);
+    // SAFETY: the two descriptors live through the call; null asks for no name and the usual settings. What
+    // comes back is owned by nobody else.
+    unsafe {
+        done(libc::openpty(
+            &raw mut master,
+            &raw mut program,
+            std::ptr::null_mut(),
+            std::ptr::null(),
+            std::ptr::null(),
+        ))?;
+        let pair = (OwnedFd::from_raw_fd(master), OwnedFd::from_raw_fd(program));
+        done(libc::fcntl(master, libc::F_SETFD, libc::FD_CLOEXEC))?;
+        Ok(pair)
+    }
+}
+
+/// Makes a terminal pass every byte as it is, without echo.
+///
+/// # Errors
+/// As the kernel says, for instance that it is no terminal.
+pub fn make_raw(terminal: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: all-zero is a valid termios; the kernel fills it in, and it lives through the calls.
+    unsafe {
+        let mut settings: libc::termios = std::mem::zeroed();
+        done(libc::tcgetattr(terminal.as_raw_fd(), &raw mut settings))?;
+        libc::cfmakeraw(&raw mut settings);
+        done(libc::tcsetattr(terminal.as_raw_fd(), libc::TCSANOW, &raw const settings)).map(drop)
+    }
+}
+
+/// Makes reads and writes of a descriptor fail with `WouldBlock` where they would wait.
+///
+/// # Errors
+/// As the kernel says.
+pub fn set_nonblocking(fd: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: plain numbers.
+    unsafe {
+        let flags = done(libc::fcntl(fd.as_raw_fd(), libc::F_GETFL))?;
+        done(libc::fcntl(fd.as_raw_fd(), libc::F_SETFL, flags | libc::O_NONBLOCK)).map(drop)
+    }
+}
+
+/// Waits at most `milliseconds` until one of the descriptors is ready for the events that stand beside it
+/// (`libc::POLLIN`, `libc::POLLOUT`); answers with the events of each, errors and ends included.
+///
+/// # Errors
+/// As the kernel says.
+pub fn poll<const N: usize>(
+    fds: [(BorrowedFd<'_>, libc::c_short); N],
+    milliseconds: c_int,
+) -> io::Result<[libc::c_short; N]> {
+    let mut polled = fds.map(|(fd, events)| libc::pollfd { fd: fd.as_raw_fd(), events, revents: 0 });
+    let count = libc::nfds_t::try_from(N).map_err(io::Error::other)?;
+    // SAFETY: pointer and count describe `polled`, which lives through the call.
+    done(unsafe { libc::poll(polled.as_mut_ptr(), count, milliseconds) })?;
+    Ok(polled.map(|one| one.revents))
 }
 
 fn done(result: c_int) -> io::Result<c_int> {
