@@ -24,9 +24,19 @@ const APART: Duration = Duration::from_millis(400);
 /// A device on the LAN answers within this time.
 const PROMPT: Duration = Duration::from_millis(20);
 /// Chance of being wrong that is accepted.
-const DOUBT: f32 = 1e-9;
+const DOUBT: f32 = 1e-11;
+/// What was seen at the beginning does not count for more than this.
+const LEAST_PRIOR: f32 = 1e-3;
 /// A sign shown this rarely by chance cannot be measured: assume more.
-const RARE: f32 = 0.02;
+const RARE: f32 = 0.01;
+/// A rate is measured over no less than this.
+const LEAST_SPAN: Duration = Duration::from_secs(4);
+/// So many answers and nothing else show a device that always speaks first.
+const ANSWERS_ONLY: u16 = 4;
+/// Nobody waits longer for an answer.
+pub(super) const ANSWERS_WITHIN: Duration = Duration::from_millis(700);
+/// How much later than others a packet may come.
+const LATE: Duration = Duration::from_millis(100);
 const UNKNOWN_ROUND_TRIP: Duration = Duration::from_millis(500);
 
 /// When a device sent.
@@ -36,6 +46,9 @@ pub(super) struct Sender {
     times: Vec<Timestamp>,
     /// To the remote host and back.
     pub(super) round_trip: Option<Duration>,
+    /// Packets that it got soon after it had sent something, and others.
+    prompted: u16,
+    unprompted: u16,
 }
 
 impl Sender {
@@ -46,30 +59,40 @@ impl Sender {
         self.times.push(now);
     }
 
-    /// Times since a send at which its answer may come: a round trip, give or take.
+    /// It gets a packet.
+    pub(super) fn receives(&mut self, now: Timestamp) {
+        let count = if self.may_be_answered(now) { &mut self.prompted } else { &mut self.unprompted };
+        *count = count.saturating_add(1);
+    }
+
+    /// Has it never got anything but answers?
+    pub(super) fn speaks_first(&self) -> bool {
+        self.unprompted == 0 && self.prompted >= ANSWERS_ONLY
+    }
+
+    /// Times since a send at which its answer comes unless something delays it.
     fn window(&self) -> (Duration, Duration) {
         match self.round_trip {
-            Some(trip) => (trip * 17 / 20, trip * 13 / 10 + Duration::from_millis(40)),
+            Some(trip) => (trip * 15 / 16, trip * 9 / 8 + Duration::from_millis(10)),
             None => (Duration::from_millis(2), UNKNOWN_ROUND_TRIP),
         }
     }
 
-    /// Does something that comes now fit as an answer?
-    fn fits(&self, now: Timestamp) -> bool {
-        let (from, to) = self.window();
+    fn fits(&self, now: Timestamp, (from, to): (Duration, Duration)) -> bool {
         self.times.iter().any(|&sent| (from..=to).contains(&now.since(sent)))
     }
 
-    /// May something that comes now be an answer at all, however late?
+    /// May something that comes now be an answer, even one that was delayed?
     pub(super) fn may_be_answered(&self, now: Timestamp) -> bool {
-        let longest = self.round_trip.unwrap_or(UNKNOWN_ROUND_TRIP) * 2 + Duration::from_millis(300);
-        self.times.last().is_some_and(|&sent| now.since(sent) <= longest)
+        // What was measured may have been late itself.
+        let longest = self.round_trip.unwrap_or(UNKNOWN_ROUND_TRIP) * 3 / 2 + LATE;
+        self.fits(now, (Duration::ZERO, longest.min(ANSWERS_WITHIN)))
     }
 
     /// How often it sends, in packets a second.
     pub(super) fn per_second(&self, now: Timestamp) -> f32 {
         let Some(&first) = self.times.first() else { return 0.0 };
-        count(self.times.len()) / now.since(first).as_secs_f32().max(0.001)
+        count(self.times.len()) / now.since(first).max(LEAST_SPAN).as_secs_f32()
     }
 
     /// How likely it is that something fits by chance.
@@ -83,6 +106,8 @@ impl Sender {
 #[derive(Clone, Debug)]
 struct Signs {
     device: Ipv4Addr,
+    /// How likely it was to be meant when the SPI was first seen, compared with others.
+    prior: f32,
     /// Arrivals that fit what it sent, and how many would by chance.
     fits: u16,
     fits_by_chance: f32,
@@ -104,6 +129,24 @@ pub(super) struct Score {
 }
 
 impl Score {
+    /// How likely each device is to be meant, compared with others.
+    pub(super) fn begin(&mut self, priors: impl Iterator<Item = (Ipv4Addr, f32)>) {
+        for (device, prior) in priors {
+            match self.signs.iter_mut().find(|signs| signs.device == device) {
+                Some(signs) => signs.prior = signs.prior.max(prior),
+                None => self.signs.push(Signs {
+                    device,
+                    prior,
+                    fits: 0,
+                    fits_by_chance: 0.0,
+                    answers: 0,
+                    answers_by_chance: 0.0,
+                    answered: false,
+                }),
+            }
+        }
+    }
+
     /// A packet has come, and may be for any of `devices`. Answers the one whose it is beyond doubt.
     pub(super) fn arrives(
         &mut self,
@@ -122,6 +165,7 @@ impl Score {
                 None => {
                     self.signs.push(Signs {
                         device,
+                        prior: 1.0,
                         fits: 0,
                         fits_by_chance: 0.0,
                         answers: 0,
@@ -134,7 +178,7 @@ impl Score {
             let Some(signs) = self.signs.get_mut(place) else { continue };
             match senders.get(&device) {
                 Some(sender) => {
-                    signs.fits += u16::from(sender.fits(now));
+                    signs.fits += u16::from(sender.fits(now, sender.window()));
                     signs.fits_by_chance += sender.chance(now);
                 }
                 None => signs.fits_by_chance += RARE,
@@ -168,14 +212,15 @@ impl Score {
         }
     }
 
+    /// The device that both signs and its state at the beginning speak for, if no other comes close.
     fn verdict(&self) -> Option<Ipv4Addr> {
-        let by_fits = |signs: &Signs| chance_of(signs.fits, signs.fits_by_chance, self.arrivals);
-        let by_answers = |signs: &Signs| chance_of(signs.answers, signs.answers_by_chance, self.deliveries);
-        self.only(by_fits).or_else(|| self.only(by_answers))
-    }
-
-    /// The device for which chance is out of the question, if it is possible for all others.
-    fn only(&self, chance: impl Fn(&Signs) -> f32) -> Option<Ipv4Addr> {
+        let all: f32 = self.signs.iter().map(|signs| signs.prior).sum();
+        let chance = |signs: &Signs| {
+            let fits = chance_of(signs.fits, signs.fits_by_chance, self.arrivals);
+            let answers = chance_of(signs.answers, signs.answers_by_chance, self.deliveries);
+            let others = ((all - signs.prior) / signs.prior).clamp(LEAST_PRIOR, 1.0);
+            fits * answers * others
+        };
         let mut found = None;
         for signs in &self.signs {
             match chance(signs) {
@@ -184,7 +229,7 @@ impl Score {
                         return None;
                     }
                 }
-                chance if chance <= 1e-3 => return None,
+                chance if chance <= 1e-4 => return None,
                 _ => {}
             }
         }

@@ -285,18 +285,19 @@ impl IkeSa {
         self.last = now;
     }
 
-    /// Takes the time between a request and its response. Quick Mode has three messages, and nothing tells what
-    /// answers what.
+    /// Takes the time between a request and its response. In IKEv1 nothing tells what answers what, but for the very
+    /// first message.
     fn measure(&mut self, now: Timestamp, direction: Direction, header: &IkeHeader) {
         let (exchange, id) = (header.exchange, header.message_id);
         let asked = self.asked.filter(|asked| (asked.0, asked.1) == (exchange, id));
         match direction {
-            _ if exchange == Exchange::QuickMode => {}
+            _ if self.version != IkeVersion::V2 && self.answered => {}
             Direction::Outbound if header.is_response() => {}
             Direction::Outbound => {
                 let first = asked.is_none().then_some(now);
                 self.asked = Some((exchange, id, first));
             }
+            Direction::Inbound if self.version == IkeVersion::V2 && !header.is_response() => {}
             Direction::Inbound => {
                 if let Some((_, _, Some(at))) = asked {
                     let took = now.since(at);

@@ -34,7 +34,7 @@ use core::time::Duration;
 use nat_core::flow::Direction;
 use nat_core::time::Timestamp;
 
-use super::evidence::{Score, Sender};
+use super::evidence::{ANSWERS_WITHIN, Score, Sender};
 use crate::ike::IkeSpi;
 use crate::view::Learned;
 
@@ -43,7 +43,13 @@ const SUPERSEDED: Duration = Duration::from_secs(120);
 /// An SPI whose owner is not known is remembered this long after its last packet.
 const UNKNOWN_MEMORY: Duration = Duration::from_secs(1800);
 /// A server that has something to say after an exchange says it within this time.
-const FRESH: Duration = Duration::from_secs(15);
+const FRESH: Duration = Duration::from_secs(10);
+/// And to a device that only listens, or has not been heard of, within this time.
+const LISTENS: Duration = Duration::from_secs(30);
+/// After a restart, what was in use before shows within this time.
+const RECOVERS: Duration = Duration::from_secs(60);
+/// So many packets are not all lost, nor all their answers.
+const ASKED_OFTEN: u8 = 5;
 /// An exchange that made a pair has the remote host use it within this time.
 const MOVES: Duration = Duration::from_secs(5);
 /// What a single packet proved is doubted this long.
@@ -81,6 +87,9 @@ pub(super) struct Child {
     pub(super) learned: Learned,
     bound: Timestamp,
     closes: Option<Timestamp>,
+    /// Outbound packets, those of one burst counted once, and when the last of them went: whatever the remote host
+    /// answers to several of them has shown its SPI.
+    asked: (u8, Timestamp),
     /// Packets of an older pair that came when this one should have been in use.
     unused: u8,
     pub(super) packets: [u64; 2],
@@ -270,9 +279,7 @@ impl Remote {
                 None => return Sent::Full,
             },
         };
-        if !self.open.is_empty() {
-            self.heard_from(now, device);
-        }
+        self.heard_from(now, device);
         let Some(child) = self.children.get_mut(&id) else { return Sent::Full };
         child.count(now, Direction::Outbound, len);
         Sent::Counted { nth: child.packets[0], created: child.created }
@@ -355,7 +362,10 @@ impl Remote {
         let all = self.candidates(now);
         let (mut candidates, mut chosen) = (all.clone(), false);
         if devices(&self.children, &all).len() > usize::from(cap) {
-            candidates.retain(|id| self.is_lively(now, *id));
+            let spoken_for = self.spoken_for();
+            candidates.retain(|id| {
+                (!spoken_for.contains(id) || self.is_prompted(now, *id)) && self.is_lively(now, *id)
+            });
             chosen = candidates.len() < all.len();
             if candidates.is_empty() {
                 (candidates, chosen) = (all, false);
@@ -369,9 +379,40 @@ impl Remote {
             let oldest = oldest.map_or(0, |(place, _)| place);
             self.unknown.remove(oldest);
         }
-        let score = Score::default();
+        let mut score = Score::default();
+        score.begin(candidates.iter().filter_map(|id| {
+            let child = self.children.get(id)?;
+            Some((child.device, self.hazard(now, child)))
+        }));
         self.unknown.push(Unknown { spi, last: now, packets: 0, candidates, chosen, score });
         Some(self.unknown.len() - 1)
+    }
+
+    /// Gates that are owed to as many SPIs as there are of them: nobody knows which is whose, but a further SPI is
+    /// none of theirs.
+    fn spoken_for(&self) -> Vec<u32> {
+        let mut all = Vec::new();
+        for group in self.unknown.iter().filter(|unknown| unknown.packets > 1) {
+            let inside = |unknown: &&Unknown| {
+                let mut open = unknown.candidates.iter().filter(|id| self.is_open(**id)).peekable();
+                unknown.packets > 1 && open.peek().is_some() && open.all(|id| group.candidates.contains(id))
+            };
+            let gates = group.candidates.iter().filter(|id| self.is_open(**id));
+            if self.unknown.iter().filter(inside).count() >= gates.clone().count() {
+                all.extend(gates);
+            }
+        }
+        all
+    }
+
+    fn is_open(&self, id: u32) -> bool {
+        self.children.get(&id).is_some_and(Child::is_open)
+    }
+
+    /// Has the device of this pair just sent something?
+    fn is_prompted(&self, now: Timestamp, id: u32) -> bool {
+        let sender = self.children.get(&id).and_then(|child| self.senders.get(&child.device));
+        sender.is_some_and(|sender| sender.may_be_answered(now))
     }
 
     /// Is it likely that the remote host uses this pair for the first time now?
@@ -382,15 +423,46 @@ impl Remote {
             let of_device = self.children.values().filter(|c| c.device == child.device);
             let (sent, received) =
                 of_device.fold((0, 0), |(sent, received), c| (sent + c.packets[0], received + c.packets[1]));
-            received >= 4 * sent && received > 0
+            received >= 4 * sent || received == 0
         };
+        if child.must_have_shown(now) {
+            return false;
+        }
+        let sender = self.senders.get(&child.device);
+        if sender.is_some_and(Sender::speaks_first) {
+            return sender.is_some_and(|sender| sender.may_be_answered(now));
+        }
         now.since(since) <= FRESH
-            || self.senders.get(&child.device).is_some_and(|sender| sender.may_be_answered(now))
-            || listens()
+            || sender.is_some_and(|sender| sender.may_be_answered(now))
+            || (now.since(since) <= LISTENS && listens())
+            || (child.origin == Origin::Restart && now.since(since) <= RECOVERS)
+    }
+
+    /// How often, in times a second, pairs in this state are used by the remote host for the first time. Only the
+    /// relation of such figures matters.
+    fn hazard(&self, now: Timestamp, child: &Child) -> f32 {
+        let age = now.since(if child.opened == Timestamp::ZERO { child.created } else { child.opened });
+        let spontaneous = match age.as_millis() {
+            0..=700 => 2.0,
+            701..=5_000 => 0.3,
+            5_001..=15_000 => 0.1,
+            _ => 0.005,
+        };
+        let fits = self.senders.get(&child.device).is_some_and(|sender| sender.may_be_answered(now));
+        let answers = if fits { 5.0 } else { 0.0 };
+        // What has been asked before has most likely been answered before.
+        let unseen = if child.must_have_shown(now) { 1e-4 } else { 1.0 };
+        (spontaneous + answers) * unseen
     }
 
     /// A device has sent ESP while somebody's SPI is being looked for.
     fn heard_from(&mut self, now: Timestamp, device: Ipv4Addr) {
+        // Whichever pair carries a question: the answer comes by the one that was agreed on last.
+        for id in &self.open {
+            if let Some(child) = self.children.get_mut(id).filter(|child| child.device == device) {
+                child.asks(now);
+            }
+        }
         let sender = self.senders.entry(device).or_default();
         let often = sender.per_second(now);
         sender.sends(now);
@@ -416,6 +488,9 @@ impl Remote {
         let repeats = child.window.repeats(seq);
         let (device, silent_since, bound) = (child.device, child.last, child.bound);
         let has_rival = child.rival.is_some();
+        if let Some(sender) = self.senders.get_mut(&device) {
+            sender.receives(now);
+        }
         if !self.open.is_empty() {
             self.stays(now, device, bound);
         }
@@ -530,6 +605,7 @@ impl Remote {
             learned,
             bound: now,
             closes: None,
+            asked: (0, Timestamp::ZERO),
             unused: 0,
             packets: [0; 2],
             bytes: [0; 2],
@@ -632,6 +708,18 @@ impl Child {
             *bytes += u64::from(len);
         }
         self.last = now;
+    }
+
+    fn asks(&mut self, now: Timestamp) {
+        if now.since(self.asked.1.max(self.opened)) >= ANSWERS_WITHIN {
+            self.asked = (self.asked.0.saturating_add(1), now);
+        }
+    }
+
+    /// Has the remote host surely answered by now?
+    fn must_have_shown(&self, now: Timestamp) -> bool {
+        let (asked, last) = self.asked;
+        asked > ASKED_OFTEN || (asked == ASKED_OFTEN && now.since(last) >= ANSWERS_WITHIN)
     }
 
     /// Is its inbound SPI known from a single packet, which may have been forged?
