@@ -1,5 +1,6 @@
 //! Packets of protocols without ports, on their way through the NAT.
 
+use alloc::vec::Vec;
 use core::net::Ipv4Addr;
 use core::time::Duration;
 
@@ -9,6 +10,8 @@ use nat_core::nat::Nat;
 use nat_core::packet::{Body, PacketView};
 use nat_core::rewrite::WordEdit;
 use nat_core::time::Timestamp;
+
+use crate::bytes::be16;
 
 /// Longer than a packet waits in a queue: conntrack enters a flow when its first packet has left, and drops what came
 /// meanwhile as a flow of its own.
@@ -23,6 +26,20 @@ pub(crate) enum Key {
     None,
     /// GRE version 1: the Call ID in packets to the device.
     Call(u16),
+}
+
+/// What is to be done with a packet.
+#[derive(Debug)]
+pub(crate) enum Answer {
+    /// This.
+    Decided(Decision),
+    /// Keep it: what tells whose it is may come.
+    Wait {
+        /// Why it is dropped if that does not come.
+        reason: DropReason,
+        /// When waiting is of no use any more.
+        until: Timestamp,
+    },
 }
 
 /// The packet leaves with the WAN address. `resend`: by a copy, because conntrack would lose it.
@@ -87,4 +104,35 @@ pub(crate) fn copy(nat: &mut Nat, packet: &PacketView<'_>, forward: Forward) {
 /// The change of the 16-bit word at `offset` behind the IPv4 header.
 pub(crate) fn word(packet: &PacketView<'_>, offset: u16, old: u16, new: u16) -> Option<WordEdit> {
     (old != new).then_some(WordEdit { offset: packet.layout.transport + offset, old, new })
+}
+
+/// Changes of single bytes of what a UDP datagram or a TCP segment carries, by their offsets in it, which ascend, and
+/// what shall stand there.
+pub(crate) fn byte_edits(
+    packet: &PacketView<'_>,
+    edits: impl IntoIterator<Item = (usize, u8)>,
+) -> Vec<WordEdit> {
+    let mut words: Vec<WordEdit> = Vec::new();
+    let Some((start, _)) = packet.data() else { return words };
+    for (offset, new) in edits {
+        let (at, new) = (usize::from(start) + offset, u16::from(new));
+        let ends_at = |word: &WordEdit, end: usize| usize::from(word.offset) + 1 == end;
+        if let Some(word) = words.last_mut().filter(|word| ends_at(word, at)) {
+            word.new = word.new & 0xff00 | new;
+            continue;
+        }
+        let is_last = at + 1 >= usize::from(packet.layout.total);
+        let first = if is_last { at - 1 } else { at };
+        let (Ok(offset), Some(old)) = (u16::try_from(first), be16(packet.bytes, first)) else { continue };
+        let word = if is_last {
+            // The byte before it may have been changed already.
+            let changed = words.last().filter(|word| ends_at(word, first)).map(|word| word.new << 8);
+            let before = changed.unwrap_or(old & 0xff00);
+            WordEdit { offset, old: before | old & 0xff, new: before | new }
+        } else {
+            WordEdit { offset, old, new: new << 8 | old & 0xff }
+        };
+        words.push(word);
+    }
+    words
 }

@@ -262,6 +262,23 @@ impl L2tp {
         sharing.all(|(_, tunnel)| !fits(tunnel) || tunnel.device == found.device).then_some(found.device)
     }
 
+    /// A datagram from port `from` of the server has gone to the tunnel's device beside the NAT; answers when one
+    /// last did.
+    pub fn delivered(&mut self, now: Timestamp, tunnel: TunnelHandle, from: u16) -> Option<Timestamp> {
+        let before = self.tunnels.get_mut(&tunnel.0)?.delivered.replace((from, now));
+        before.filter(|&(port, _)| port == from).map(|(_, last)| last)
+    }
+
+    /// Does `device` share port 1701 towards `remote`?
+    pub fn shares(&self, device: Endpoint, remote: Ipv4Addr) -> bool {
+        self.between(device, remote).any(|(_, tunnel)| tunnel.shared)
+    }
+
+    /// Has no device a tunnel?
+    pub fn is_empty(&self) -> bool {
+        self.tunnels.is_empty()
+    }
+
     /// Counts packets of a tunnel that were carried without being shown here, and keeps it alive.
     pub fn account(
         &mut self,

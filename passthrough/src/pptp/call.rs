@@ -212,17 +212,25 @@ impl Calls {
         self.due.first().map(|&(due, _)| due)
     }
 
-    /// Counts one packet of GRE.
-    pub(super) fn account(&mut self, now: Timestamp, call: CallRef, direction: Direction, bytes: u16) {
-        if let Some(call) = self.calls.get_mut(&call) {
-            let traffic = match direction {
-                Direction::Outbound => &mut call.outbound,
-                Direction::Inbound => &mut call.inbound,
-            };
-            traffic.packets += 1;
-            traffic.bytes += u64::from(bytes);
-            traffic.last = Some(now);
-        }
+    /// Counts one packet of GRE, and answers what was counted before.
+    pub(super) fn account(
+        &mut self,
+        now: Timestamp,
+        call: CallRef,
+        direction: Direction,
+        bytes: u16,
+    ) -> Traffic {
+        let Some(call) = self.calls.get_mut(&call) else { return Traffic::default() };
+        let traffic = match direction {
+            Direction::Outbound => &mut call.outbound,
+            Direction::Inbound => &mut call.inbound,
+        };
+        let before = *traffic;
+        traffic.packets += 1;
+        traffic.bytes += u64::from(bytes);
+        traffic.first = before.first.or(Some(now));
+        traffic.last = Some(now);
+        before
     }
 
     fn schedule(&mut self, reference: CallRef, due: Option<Timestamp>) {
