@@ -136,3 +136,60 @@ pub(crate) fn byte_edits(
     }
     words
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bytes::noise::Noise;
+    use nat_core::decision::ChecksumState;
+    use nat_core::rewrite::{internet_checksum, pseudo_header_sum};
+
+    const SRC: Ipv4Addr = Ipv4Addr::new(192, 168, 1, 11);
+    const DST: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 10);
+
+    #[test]
+    fn changed_bytes_leave_a_right_checksum_wherever_they_stand() {
+        let mut noise = Noise(7);
+        for round in 0..20_000 {
+            let (protocol, header, field) =
+                if round % 2 == 0 { (Protocol::Tcp, 20, 16) } else { (Protocol::Udp, 8, 6) };
+            let mut payload = noise.bytes(9);
+            payload.push(noise.byte());
+            let mut packet = alloc::vec![0; 20 + header];
+            packet.extend(&payload);
+            packet[0] = 0x45;
+            packet[9] = protocol.number();
+            packet[12..16].copy_from_slice(&SRC.octets());
+            packet[16..20].copy_from_slice(&DST.octets());
+            if protocol == Protocol::Tcp {
+                packet[32] = 0x50;
+            }
+            let total = u16::try_from(packet.len()).unwrap();
+            packet[2..4].copy_from_slice(&total.to_be_bytes());
+            if protocol == Protocol::Udp {
+                packet[24..26].copy_from_slice(&(total - 20).to_be_bytes());
+            }
+            let sum = |packet: &[u8]| {
+                let pseudo = pseudo_header_sum(SRC, DST, protocol, total - 20);
+                internet_checksum(&packet[20..], u32::from(pseudo))
+            };
+            // 0 would say that there is none (RFC 768).
+            let checksum = if sum(&packet) == 0 { 0xffff } else { sum(&packet) };
+            packet[20 + field..22 + field].copy_from_slice(&checksum.to_be_bytes());
+
+            let at: Vec<usize> = (0..payload.len()).filter(|_| noise.below(2) == 0).collect();
+            let edits: Vec<(usize, u8)> = at.into_iter().map(|at| (at, noise.byte())).collect();
+            let view = PacketView::parse(&packet).unwrap();
+            let words = byte_edits(&view, edits.iter().copied());
+            let forward = Forward::to_endpoints(&view, Endpoint::new(SRC, 0), Endpoint::new(DST, 0)).unwrap();
+            let mut expected = payload.clone();
+            edits.iter().for_each(|&(at, new)| expected[at] = new);
+            for state in [ChecksumState::Complete, ChecksumState::Partial] {
+                let mut changed = packet.clone();
+                forward.clone().with_edits(words.clone()).carry_out(&mut changed, state);
+                assert_eq!(changed[20 + header..], expected, "round {round}: {edits:?}");
+                assert_eq!(sum(&changed), 0, "round {round}: {edits:?}");
+            }
+        }
+    }
+}
