@@ -29,7 +29,6 @@
 
 mod packets;
 
-use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 use core::net::Ipv4Addr;
 use core::time::Duration;
@@ -40,6 +39,7 @@ use nat_core::time::Timestamp;
 use crate::bytes::be32;
 use crate::gre::GreHeader;
 use crate::l2tp::message::{self, Body, Kind};
+use crate::sorted::{SortedMap, SortedSet};
 use crate::usage::{Pulse, Usage};
 use crate::view::Phase;
 
@@ -223,13 +223,13 @@ enum Nature {
 /// The conversations of all devices.
 #[derive(Debug)]
 pub struct Keyed {
-    conversations: BTreeMap<u32, Conversation>,
+    conversations: SortedMap<u32, Conversation>,
     next: u32,
     /// Whose an inbound packet is.
-    inbound: BTreeMap<(Ipv4Addr, Key), u32>,
+    inbound: SortedMap<(Ipv4Addr, Key), u32>,
     /// Whose an outbound packet was, for L2TPv3: the other side chose each of them for one device.
-    outbound: BTreeMap<(Ipv4Addr, Key), u32>,
-    parties: BTreeSet<(Ipv4Addr, Carrier, Ipv4Addr, u32)>,
+    outbound: SortedMap<(Ipv4Addr, Key), u32>,
+    parties: SortedSet<(Ipv4Addr, Carrier, Ipv4Addr, u32)>,
     gre_server: Option<Ipv4Addr>,
     l2tp_server: Option<Ipv4Addr>,
     /// How long a conversation is remembered that both sides are silent in.
@@ -248,11 +248,11 @@ impl Keyed {
     /// Nothing known yet.
     pub const fn new() -> Self {
         Self {
-            conversations: BTreeMap::new(),
+            conversations: SortedMap::new(),
             next: 0,
-            inbound: BTreeMap::new(),
-            outbound: BTreeMap::new(),
-            parties: BTreeSet::new(),
+            inbound: SortedMap::new(),
+            outbound: SortedMap::new(),
+            parties: SortedSet::new(),
             gre_server: None,
             l2tp_server: None,
             idle: IDLE,

@@ -37,11 +37,11 @@ pub mod openvpn;
 pub mod pptp;
 pub mod settings;
 pub mod sighting;
+mod sorted;
 pub mod usage;
 pub mod view;
 pub mod wireguard;
 
-use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use core::net::Ipv4Addr;
 use core::time::Duration;
@@ -62,6 +62,7 @@ use self::l2tp::message::PORT as L2TP;
 use self::pptp::Pptp;
 use self::pptp::packets::PORT as PPTP;
 use self::settings::{Access, Carrier, Scope, Settings};
+use self::sorted::SortedMap;
 pub use self::view::Vpn;
 use self::view::{Phase, TunnelView};
 
@@ -121,10 +122,10 @@ pub struct Passthrough {
     l2tp: L2tp,
     keyed: Keyed,
     /// To whom the router itself speaks, by IP protocol: 47, PPTP included; 115; 17 for L2TP over UDP.
-    router: BTreeMap<(Ipv4Addr, u8), Timestamp>,
+    router: SortedMap<(Ipv4Addr, u8), Timestamp>,
     /// Packets that wait, by the remote host.
-    held: BTreeMap<(Ipv4Addr, HoldId), Held>,
-    complaints: BTreeMap<(Ipv4Addr, Ipv4Addr, DropReason), Timestamp>,
+    held: SortedMap<(Ipv4Addr, HoldId), Held>,
+    complaints: SortedMap<(Ipv4Addr, Ipv4Addr, DropReason), Timestamp>,
 }
 
 impl Passthrough {
@@ -136,9 +137,9 @@ impl Passthrough {
             pptp: Pptp::default(),
             l2tp: L2tp::default(),
             keyed: Keyed::default(),
-            router: BTreeMap::new(),
-            held: BTreeMap::new(),
-            complaints: BTreeMap::new(),
+            router: SortedMap::new(),
+            held: SortedMap::new(),
+            complaints: SortedMap::new(),
         };
         this.set_settings(settings);
         this

@@ -60,7 +60,6 @@ mod view;
 #[cfg(test)]
 mod tests;
 
-use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use core::net::Ipv4Addr;
 use core::time::Duration;
@@ -68,6 +67,7 @@ use core::time::Duration;
 use nat_core::flow::{Direction, Endpoint};
 use nat_core::time::Timestamp;
 
+use crate::sorted::SortedMap;
 use call::{Calls, Phase, with_remote};
 use connection::{Context, Control, Stage};
 pub use view::{CallView, Traffic, View, ViewPhase};
@@ -281,7 +281,7 @@ pub struct Counters {
 #[derive(Debug, Default)]
 pub struct Pptp {
     limits: Limits,
-    connections: BTreeMap<Connection, Control>,
+    connections: SortedMap<Connection, Control>,
     calls: Calls,
     counters: Counters,
     /// When the NAT is next asked which connections it still has.
