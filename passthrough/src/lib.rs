@@ -272,6 +272,10 @@ impl Passthrough {
         origin: Origin,
         nat: &mut Nat,
     ) -> Decision {
+        if nat.in_lan(packet.dst) {
+            // The LAN's route is gone: its sender may be outside and must not even be told.
+            return nat.outbound(now, packet, origin);
+        }
         if let Body::IcmpError(ref error) = packet.body {
             return self.error_outbound(now, packet, error, origin, nat);
         }

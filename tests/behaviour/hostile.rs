@@ -18,7 +18,7 @@ use crate::packets::{
 };
 use crate::world::{Out, World, forward};
 
-const STAGES: [Stage; 7] = [
+pub(crate) const STAGES: [Stage; 7] = [
     Stage::FromWan { local_socket: false },
     Stage::FromWan { local_socket: true },
     Stage::ToWan(Origin::Lan),
@@ -48,7 +48,7 @@ impl Dice {
         of[self.below(of.len())]
     }
 
-    fn byte(&mut self) -> u8 {
+    pub(crate) fn byte(&mut self) -> u8 {
         self.roll().to_be_bytes()[0]
     }
 
@@ -116,7 +116,7 @@ impl Dice {
 
     /// Harm done to bytes on the way. Half of the time the checksums are made right again, so that it gets
     /// further.
-    fn harm(&mut self, bytes: &mut Vec<u8>) {
+    pub(crate) fn harm(&mut self, bytes: &mut Vec<u8>) {
         for _ in 0..self.below(4) {
             if bytes.is_empty() {
                 return;

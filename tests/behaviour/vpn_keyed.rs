@@ -182,22 +182,22 @@ fn end(addr: Ipv4Addr) -> Endpoint {
 }
 
 /// GRE with a key (RFC 2890) and a sequence number.
-fn gre(src: Ipv4Addr, dst: Ipv4Addr, key: u8) -> Packet {
+pub(crate) fn gre(src: Ipv4Addr, dst: Ipv4Addr, key: u8) -> Packet {
     portless(GRE, src, dst, &[0x30, 0, 8, 0, 0, 0, 0, key, 0, 0, 0, 1, 0x45, 0, 0, 0])
 }
 
 /// A data message on IP (RFC 3931 section 4.1.1.1).
-fn session(src: Ipv4Addr, dst: Ipv4Addr, id: u32) -> Packet {
+pub(crate) fn session(src: Ipv4Addr, dst: Ipv4Addr, id: u32) -> Packet {
     portless(L2TP_IP, src, dst, &[&id.to_be_bytes()[..], &[0xff, 3, 0, 0x21]].concat())
 }
 
 /// A HELLO on IP (RFC 3931 section 4.1.1.2) to the side that calls itself `to`.
-fn control(src: Ipv4Addr, dst: Ipv4Addr, to: u32) -> Packet {
+pub(crate) fn control(src: Ipv4Addr, dst: Ipv4Addr, to: u32) -> Packet {
     portless(L2TP_IP, src, dst, &message(to, &[0x80, 8, 0, 0, 0, 0, 0, 6]))
 }
 
 /// An SCCRQ whose sender calls itself `own` in AVP 61.
-fn sccrq(src: Ipv4Addr, dst: Ipv4Addr, own: u32) -> Packet {
+pub(crate) fn sccrq(src: Ipv4Addr, dst: Ipv4Addr, own: u32) -> Packet {
     let avps = [&[0x80, 8, 0, 0, 0, 0, 0, 1, 0x80, 10, 0, 0, 0, 61][..], &own.to_be_bytes()].concat();
     portless(L2TP_IP, src, dst, &message(0, &avps))
 }

@@ -217,7 +217,7 @@ fn reply(to: u16, own: u16) -> Vec<u8> {
 }
 
 /// A control message (RFC 2661 section 3.1) to `tunnel`, with AVP 9 unless `assigned` is empty.
-fn v2(tunnel: u16, kind: u16, assigned: &[u8]) -> Vec<u8> {
+pub(crate) fn v2(tunnel: u16, kind: u16, assigned: &[u8]) -> Vec<u8> {
     let avp = |attribute: u16, value: &[u8]| {
         let length = 6 + u16::try_from(value.len()).unwrap();
         [&(0x8000 | length).to_be_bytes()[..], &[0, 0], &attribute.to_be_bytes(), value].concat()
@@ -230,6 +230,6 @@ fn v2(tunnel: u16, kind: u16, assigned: &[u8]) -> Vec<u8> {
 }
 
 /// A data message of session 1.
-fn data(tunnel: u16) -> Vec<u8> {
+pub(crate) fn data(tunnel: u16) -> Vec<u8> {
     [&[0, 2][..], &tunnel.to_be_bytes(), &[0, 1, 0xff, 3, 0, 0x21]].concat()
 }

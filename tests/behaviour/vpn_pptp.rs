@@ -359,12 +359,12 @@ fn end(addr: Ipv4Addr, id: u16) -> Endpoint {
 }
 
 /// A control connection as its device sees it.
-struct Dial {
+pub(crate) struct Dial {
     device: (Ipv4Addr, u16),
     remote: (Ipv4Addr, u16),
-    external: u16,
-    seq: u32,
-    ack: u32,
+    pub(crate) external: u16,
+    pub(crate) seq: u32,
+    pub(crate) ack: u32,
 }
 
 impl Dial {
@@ -397,7 +397,7 @@ fn dial(w: &mut World, device: (Ipv4Addr, u16), server: Ipv4Addr) -> Dial {
 }
 
 /// A call with S: the device calls itself `own`, the server itself `peer`.
-fn call(w: &mut World, device: Ipv4Addr, own: u16, peer: u16) -> Dial {
+pub(crate) fn call(w: &mut World, device: Ipv4Addr, own: u16, peer: u16) -> Dial {
     let mut dial = dial(w, (device, 40_000), S);
     let outside = word(&dial.says(w, &request(own)), 12);
     dial.hears(w, &reply(peer, outside));
@@ -405,7 +405,7 @@ fn call(w: &mut World, device: Ipv4Addr, own: u16, peer: u16) -> Dial {
 }
 
 /// A control message (RFC 2637 section 2) with the two words and the byte that follow its header.
-fn message(kind: u16, length: u16, first: u16, second: u16, result: u8) -> Vec<u8> {
+pub(crate) fn message(kind: u16, length: u16, first: u16, second: u16, result: u8) -> Vec<u8> {
     let words = [length, 1, 0x1a2b, 0x3c4d, kind, 0, first, second];
     let mut bytes: Vec<u8> = words.iter().flat_map(|word| word.to_be_bytes()).collect();
     bytes.push(result);
@@ -424,7 +424,7 @@ fn reply(own: u16, peer: u16) -> Vec<u8> {
 }
 
 /// Enhanced GRE (RFC 2637 section 4.1) to the side that calls itself `id`.
-fn gre(src: Ipv4Addr, dst: Ipv4Addr, id: u16) -> Packet {
+pub(crate) fn gre(src: Ipv4Addr, dst: Ipv4Addr, id: u16) -> Packet {
     let [high, low] = id.to_be_bytes();
     portless(GRE, src, dst, &[0x30, 1, 0x88, 0x0b, 0, 4, high, low, 0, 0, 0, 9, 0xff, 3, 0xc0, 0x21])
 }

@@ -207,6 +207,40 @@ impl World {
         std::iter::from_fn(|| self.engine.nat.poll_effect()).collect()
     }
 
+    /// Carries everything out that the engine wants done; what must hold for every packet holds for those too.
+    pub(crate) fn settle(&mut self) {
+        for effect in self.effects() {
+            let leaving = match effect {
+                Effect::Release { hold, outcome } => {
+                    let bytes = self.held.remove(&hold).unwrap();
+                    match outcome {
+                        Outcome::Forward(forward) => {
+                            let mut changed = bytes.clone();
+                            forward.carry_out(&mut changed, ChecksumState::Complete);
+                            assert!(checksums_hold(&changed) || !checksums_hold(&bytes));
+                            Some(changed)
+                        }
+                        // The router's own, on their way in.
+                        Outcome::Pass | Outcome::Drop => None,
+                    }
+                }
+                Effect::Transmit(bytes) => Some(bytes),
+                Effect::Admit(admission) => {
+                    assert_ne!(admission.original.src.addr, WAN);
+                    None
+                }
+            };
+            if let Some(wire) = leaving.map(Wire).filter(|wire| !in_lan(wire.dst().0)) {
+                assert!(!wire.shows(&in_lan), "an address of the LAN leaves: {wire:?}");
+            }
+        }
+    }
+
+    /// How many packets are held.
+    pub(crate) fn holds(&self) -> usize {
+        self.held.len()
+    }
+
     /// What became of the packets that were held: what was sent on, in order; `None` for one that was dropped.
     pub(crate) fn released(&mut self) -> Vec<Option<Wire>> {
         let effects = self.effects().into_iter();
