@@ -22,11 +22,11 @@ impl<K, V> SortedMap<K, V> {
         Self(Vec::new())
     }
 
-    pub(crate) const fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.0.len()
     }
 
-    pub(crate) const fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
@@ -117,7 +117,7 @@ impl<K> SortedSet<K> {
         Self(SortedMap::new())
     }
 
-    pub(crate) const fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.0.len()
     }
 
