@@ -388,7 +388,7 @@ impl Keyed {
         self.conversations.get(&conversation.0).map(|found| found.usage)
     }
 
-    /// When the packet before a conversation's last one came; `None` if that was its first.
+    /// When the packet before a conversation's last one came, either way.
     pub fn silent_since(&self, conversation: Handle) -> Option<Timestamp> {
         self.conversations.get(&conversation.0).map(|found| found.before)
     }
