@@ -1,6 +1,6 @@
 //! Maps and sets in a sorted vector.
 //!
-//! They behave like those of `alloc::collections`, at a sixth of the code for each pair of types, and a router's
+//! They behave like those of `alloc::collections`, with far less code for each pair of types, and a router's
 //! flash is small. An entry that comes or goes moves those behind it; all tables here are bounded, and mostly a
 //! handful.
 
