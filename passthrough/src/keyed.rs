@@ -27,7 +27,8 @@
 //! then a conversation like any other. Packets from outside make no conversation, and PPTP is none of this
 //! module's.
 
-use alloc::collections::{BTreeMap, BTreeSet};
+mod packets;
+
 use alloc::vec::Vec;
 use core::net::Ipv4Addr;
 use core::time::Duration;
@@ -35,9 +36,12 @@ use core::time::Duration;
 use nat_core::flow::Direction;
 use nat_core::time::Timestamp;
 
+use crate::bytes::be32;
 use crate::gre::GreHeader;
 use crate::l2tp::message::{self, Body, Kind};
-use crate::usage::{Phase, Pulse, Usage};
+use crate::sorted::{SortedMap, SortedSet};
+use crate::usage::{Pulse, Usage};
+use crate::view::Phase;
 
 /// One packet, behind its IPv4 header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -170,6 +174,8 @@ struct Conversation {
     spoke: Timestamp,
     deadline: Timestamp,
     usage: Usage,
+    /// The packet before the last one.
+    before: Timestamp,
 }
 
 impl Conversation {
@@ -180,11 +186,11 @@ impl Conversation {
         }
     }
 
-    fn refresh(&mut self, now: Timestamp) {
+    fn refresh(&mut self, now: Timestamp, idle: Duration) {
         let idle = match (self.pulse.closed, self.pulse.answered) {
             (true, _) => CLOSING,
             (false, false) => UNANSWERED,
-            (false, true) => IDLE,
+            (false, true) => idle,
         };
         self.deadline = now + idle;
     }
@@ -215,25 +221,48 @@ enum Nature {
 }
 
 /// The conversations of all devices.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Keyed {
-    conversations: BTreeMap<u32, Conversation>,
+    conversations: SortedMap<u32, Conversation>,
     next: u32,
     /// Whose an inbound packet is.
-    inbound: BTreeMap<(Ipv4Addr, Key), u32>,
+    inbound: SortedMap<(Ipv4Addr, Key), u32>,
     /// Whose an outbound packet was, for L2TPv3: the other side chose each of them for one device.
-    outbound: BTreeMap<(Ipv4Addr, Key), u32>,
-    parties: BTreeSet<(Ipv4Addr, Carrier, Ipv4Addr, u32)>,
+    outbound: SortedMap<(Ipv4Addr, Key), u32>,
+    parties: SortedSet<(Ipv4Addr, Carrier, Ipv4Addr, u32)>,
     gre_server: Option<Ipv4Addr>,
     l2tp_server: Option<Ipv4Addr>,
+    /// How long a conversation is remembered that both sides are silent in.
+    idle: Duration,
     /// No deadline is earlier.
     wake: Option<Timestamp>,
 }
 
+impl Default for Keyed {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Keyed {
     /// Nothing known yet.
-    pub fn new() -> Self {
-        Self::default()
+    pub const fn new() -> Self {
+        Self {
+            conversations: SortedMap::new(),
+            next: 0,
+            inbound: SortedMap::new(),
+            outbound: SortedMap::new(),
+            parties: SortedSet::new(),
+            gre_server: None,
+            l2tp_server: None,
+            idle: IDLE,
+            wake: None,
+        }
+    }
+
+    /// How long a conversation is remembered that both sides are silent in; from its next packet on.
+    pub const fn set_idle(&mut self, idle: Duration) {
+        self.idle = idle;
     }
 
     /// Which device gets what is nobody's.
@@ -270,7 +299,7 @@ impl Keyed {
         for key in chosen() {
             match self.other_owner(remote, key, device) {
                 // What only the other side keeps up is not kept from the device that wants it now.
-                Some((owner, other)) if now.since(other.spoke) >= IDLE => self.remove(owner),
+                Some((owner, other)) if now.since(other.spoke) >= self.idle => self.remove(owner),
                 Some(_) => return Err(Refusal::Conflict(key)),
                 None => {}
             }
@@ -322,16 +351,19 @@ impl Keyed {
     pub fn quoted(&self, remote: Ipv4Addr, wire: Wire<'_>) -> Option<Ipv4Addr> {
         let number = match wire {
             Wire::Gre { header, .. } => *self.inbound.get(&(remote, gre_key(&header)?))?,
-            Wire::L2tpV3(packet) => {
-                let long = |at: usize| packet.get(at..)?.first_chunk().map(|&b| u32::from_be_bytes(b));
-                let key = match long(0)? {
-                    0 => Key::Connection(long(8)?),
-                    session => Key::Session(session),
-                };
-                *self.outbound.get(&(remote, key))?
-            }
+            Wire::L2tpV3(packet) => *self.outbound.get(&(remote, session_key(packet)?))?,
         };
         self.conversations.get(&number).map(|conversation| conversation.device)
+    }
+
+    /// Whose packet from `remote` an ICMP error of a device quotes; the quote may be cut off.
+    pub fn quoted_inbound(&self, remote: Ipv4Addr, wire: Wire<'_>) -> Option<Ipv4Addr> {
+        let key = match wire {
+            Wire::Gre { header, .. } => gre_key(&header)?,
+            Wire::L2tpV3(packet) => session_key(packet)?,
+        };
+        let number = self.inbound.get(&(remote, key))?;
+        self.conversations.get(number).map(|conversation| conversation.device)
     }
 
     /// Counts packets of a conversation that were carried without being shown here, and keeps it alive.
@@ -347,8 +379,18 @@ impl Keyed {
             conversation.usage.add(now, direction, packets, bytes);
             conversation.pulse.payload = Some(now);
             conversation.spoke_or_heard(now, direction);
-            conversation.refresh(now);
+            conversation.refresh(now, self.idle);
         }
+    }
+
+    /// What a conversation carried.
+    pub fn usage(&self, conversation: Handle) -> Option<Usage> {
+        self.conversations.get(&conversation.0).map(|found| found.usage)
+    }
+
+    /// When the packet before a conversation's last one came, either way.
+    pub fn silent_since(&self, conversation: Handle) -> Option<Timestamp> {
+        self.conversations.get(&conversation.0).map(|found| found.before)
     }
 
     /// Every conversation, in the order in which they began.
@@ -450,6 +492,7 @@ impl Keyed {
             spoke: now,
             deadline: now,
             usage: Usage::new(now),
+            before: now,
         };
         self.conversations.insert(number, conversation);
         self.parties.insert((remote, carrier, device, number));
@@ -508,6 +551,7 @@ impl Keyed {
 
     fn count(&mut self, now: Timestamp, number: u32, direction: Direction, glance: &Glance) {
         let Some(conversation) = self.conversations.get_mut(&number) else { return };
+        conversation.before = conversation.usage.last_seen;
         conversation.usage.count(now, direction, glance.len);
         conversation.spoke_or_heard(now, direction);
         match glance.nature {
@@ -521,7 +565,7 @@ impl Keyed {
             Nature::Control => conversation.pulse.closed &= direction == Direction::Inbound,
             Nature::Ack => {}
         }
-        conversation.refresh(now);
+        conversation.refresh(now, self.idle);
         let deadline = conversation.deadline;
         self.wake = Some(self.wake.map_or(deadline, |wake| wake.min(deadline)));
     }
@@ -536,6 +580,14 @@ impl Keyed {
 
 fn gre_key(header: &GreHeader) -> Option<Key> {
     (!header.is_pptp()).then_some(Key::Gre { version: header.version, key: header.key })
+}
+
+/// By what the receiver of a packet, perhaps cut off, knows it (RFC 3931 sections 4.1.1.1 and 4.1.1.2).
+fn session_key(packet: &[u8]) -> Option<Key> {
+    Some(match be32(packet, 0)? {
+        0 => Key::Connection(be32(packet, 8)?),
+        session => Key::Session(session),
+    })
 }
 
 fn glance(wire: Wire<'_>) -> Option<Glance> {

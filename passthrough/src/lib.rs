@@ -37,36 +37,39 @@ pub mod openvpn;
 pub mod pptp;
 pub mod settings;
 pub mod sighting;
+mod sorted;
 pub mod usage;
 pub mod view;
 pub mod wireguard;
 
-use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use core::net::Ipv4Addr;
 use core::time::Duration;
 
 use nat_core::decision::{Decision, DropReason, Effect, Forward, HoldId, KernelTuple, Note, Outcome};
-use nat_core::flow::{Direction, Protocol, Tuple};
+use nat_core::flow::{Direction, Endpoint, Protocol, Tuple};
 use nat_core::nat::{Nat, Origin};
 use nat_core::packet::{Body, IcmpError, PacketView};
 use nat_core::session::SessionView;
 use nat_core::time::Timestamp;
 
-use self::carry::Key;
+use self::carry::{Answer, Key};
 use self::esp::EspHeader;
 use self::ipsec::{IKE, Inbound, Ipsec, NAT_T};
-use self::settings::{Access, Scope, Settings};
+use self::keyed::Keyed;
+use self::l2tp::L2tp;
+use self::l2tp::message::PORT as L2TP;
+use self::pptp::Pptp;
+use self::pptp::packets::PORT as PPTP;
+use self::settings::{Access, Carrier, Scope, Settings};
+use self::sorted::SortedMap;
 pub use self::view::Vpn;
 use self::view::{Phase, TunnelView};
 
-/// L2TP's port (RFC 2661 section 8.1).
-const L2TP: u16 = 1701;
-/// PPTP's port (RFC 2637 section 1.2).
-const PPTP: u16 = 1723;
 const ESP: u8 = 50;
 const AH: u8 = 51;
 const GRE: u8 = 47;
+const UDP: u8 = 17;
 const L2TP_IP: u8 = 115;
 
 /// Packets that wait for their owner, of one remote host and of all.
@@ -75,6 +78,9 @@ const MAX_HELD: usize = 64;
 /// A refusal is logged again after this long.
 const COMPLAIN_EVERY: Duration = Duration::from_secs(600);
 const MAX_COMPLAINTS: usize = 256;
+/// Remote hosts to which the router itself speaks a VPN protocol, and how long that is remembered.
+const MAX_ROUTER_TALKS: usize = 1024;
+const ROUTER_MEMORY: Duration = Duration::from_secs(600);
 
 /// Kinds of VPN that the owner switches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -98,6 +104,7 @@ impl Switch {
 #[derive(Debug)]
 struct Held {
     id: HoldId,
+    direction: Direction,
     until: Timestamp,
     /// Why it is dropped when it has waited long enough.
     reason: DropReason,
@@ -111,18 +118,42 @@ struct Held {
 pub struct Passthrough {
     settings: Settings,
     ipsec: Ipsec,
-    held: BTreeMap<(Ipv4Addr, HoldId), Held>,
-    complaints: BTreeMap<(Ipv4Addr, Ipv4Addr, DropReason), Timestamp>,
+    pptp: Pptp,
+    l2tp: L2tp,
+    keyed: Keyed,
+    /// To whom the router itself speaks, by IP protocol: 47, PPTP included; 115; 17 for L2TP over UDP.
+    router: SortedMap<(Ipv4Addr, u8), Timestamp>,
+    /// Packets that wait, by the remote host.
+    held: SortedMap<(Ipv4Addr, HoldId), Held>,
+    complaints: SortedMap<(Ipv4Addr, Ipv4Addr, DropReason), Timestamp>,
 }
 
 impl Passthrough {
     /// Passthrough that knows no session yet.
     pub fn new(settings: Settings) -> Self {
-        Self { settings, ipsec: Ipsec::default(), held: BTreeMap::new(), complaints: BTreeMap::new() }
+        let mut this = Self {
+            settings: Settings::default(),
+            ipsec: Ipsec::default(),
+            pptp: Pptp::default(),
+            l2tp: L2tp::default(),
+            keyed: Keyed::default(),
+            router: SortedMap::new(),
+            held: SortedMap::new(),
+            complaints: SortedMap::new(),
+        };
+        this.set_settings(settings);
+        this
     }
 
     /// Takes over new settings; what they do not allow any more is refused from the next packet on.
     pub fn set_settings(&mut self, settings: Settings) {
+        for (carrier, keyed) in
+            [(Carrier::Gre, keyed::Carrier::Gre), (Carrier::L2tpIp, keyed::Carrier::L2tpV3)]
+        {
+            let server = settings.servers.iter().find(|server| server.carrier == carrier);
+            self.keyed.set_server(keyed, server.map(|server| server.host));
+        }
+        self.keyed.set_idle(settings.gre_idle);
         self.settings = settings;
     }
 
@@ -135,12 +166,21 @@ impl Passthrough {
     #[inline]
     pub fn concerns(&self, packet: &PacketView<'_>) -> bool {
         match packet.body {
-            Body::Udp { src_port, dst_port } => is_udp_port(src_port) || is_udp_port(dst_port),
+            Body::Udp { src_port, dst_port } => {
+                is_udp_port(src_port)
+                    || is_udp_port(dst_port)
+                    || (!self.l2tp.is_empty() && !self.is_alone() && self.has_tunnel(packet))
+            }
             Body::Tcp(segment) => segment.src_port == PPTP || segment.dst_port == PPTP,
             Body::Other(protocol) => is_protocol(protocol),
             Body::IcmpError(ref error) => quotes_vpn(error),
             Body::IcmpQuery { .. } | Body::Fragment => false,
         }
+    }
+
+    /// Is this of or to a host that a device has an L2TP tunnel with? Such a tunnel may use any port.
+    fn has_tunnel(&self, packet: &PacketView<'_>) -> bool {
+        self.l2tp.concerns(packet.dst) || self.l2tp.concerns(packet.src)
     }
 
     /// The access list that a packet with these ports or this protocol falls under.
@@ -189,8 +229,39 @@ impl Passthrough {
     fn has_other(&self, switch: Switch, server: Ipv4Addr, device: Ipv4Addr) -> bool {
         match switch {
             Switch::Ipsec => self.ipsec.has_other(server, device),
-            Switch::Pptp | Switch::L2tp => false,
+            Switch::Pptp => self.pptp.taken_by_other(device, server),
+            Switch::L2tp => {
+                self.l2tp.taken_by_other(device, server)
+                    || self.keyed.taken_by_other(keyed::Carrier::L2tpV3, device, server)
+            }
         }
+    }
+
+    /// The router itself sent this.
+    fn router_speaks(&mut self, now: Timestamp, packet: &PacketView<'_>) {
+        let protocol = match packet.body {
+            Body::Tcp(segment) if segment.src_port == PPTP || segment.dst_port == PPTP => GRE,
+            Body::Other(protocol @ (GRE | L2TP_IP)) => protocol,
+            Body::Udp { src_port, dst_port } if src_port == L2TP || dst_port == L2TP => UDP,
+            Body::Tcp(_)
+            | Body::Udp { .. }
+            | Body::IcmpQuery { .. }
+            | Body::IcmpError(_)
+            | Body::Fragment
+            | Body::Other(_) => return,
+        };
+        let key = (packet.dst, protocol);
+        if self.router.len() >= MAX_ROUTER_TALKS && !self.router.contains_key(&key) {
+            self.router.retain(|_, &mut last| now.since(last) < ROUTER_MEMORY);
+            if self.router.len() >= MAX_ROUTER_TALKS {
+                return;
+            }
+        }
+        self.router.insert(key, now);
+    }
+
+    fn router_spoke(&self, now: Timestamp, remote: Ipv4Addr, protocol: u8) -> bool {
+        self.router.get(&(remote, protocol)).is_some_and(|&last| now.since(last) < ROUTER_MEMORY)
     }
 
     /// A packet on its way to the WAN.
@@ -201,6 +272,10 @@ impl Passthrough {
         origin: Origin,
         nat: &mut Nat,
     ) -> Decision {
+        if nat.in_lan(packet.dst) {
+            // The LAN's route is gone: its sender may be outside and must not even be told.
+            return nat.outbound(now, packet, origin);
+        }
         if let Body::IcmpError(ref error) = packet.body {
             return self.error_outbound(now, packet, error, origin, nat);
         }
@@ -208,6 +283,7 @@ impl Passthrough {
             if Self::switch(packet) == Some(Switch::Ipsec) {
                 self.ipsec.router_speaks(now, packet.dst);
             }
+            self.router_speaks(now, packet);
             return nat.outbound(now, packet, origin);
         }
         if let Err((switch, reason)) = self.permits(packet) {
@@ -233,7 +309,63 @@ impl Passthrough {
                 self.complain(now, packet, Switch::Ipsec, DropReason::AhUntranslatable);
                 nat.turn_away(now, packet, DropReason::AhUntranslatable)
             }
+            (Body::Tcp(_), _) => {
+                let decided = by_nat(nat);
+                self.control(now, packet, Direction::Outbound, decided, nat)
+            }
+            (Body::Udp { .. }, Some(tuple)) => {
+                let decided = by_nat(nat);
+                self.l2tp.carry_outbound(now, packet, &tuple, decided)
+            }
+            (Body::Other(GRE), _) if is_pptp_gre(packet.payload()) => {
+                let answer = self.pptp.carry_outbound(now, packet, nat);
+                self.call_answered(now, packet, Direction::Outbound, answer, nat)
+            }
+            (Body::Other(GRE | L2TP_IP), _) => {
+                let decision = self.keyed.carry_outbound(now, packet, nat);
+                if let Decision::Drop(reason) = decision {
+                    self.complain_of(now, packet, reason);
+                }
+                decision
+            }
             _ => by_nat(nat),
+        }
+    }
+
+    /// A segment of PPTP's control connection, and what the NAT has `decided`.
+    fn control(
+        &mut self,
+        now: Timestamp,
+        packet: &PacketView<'_>,
+        direction: Direction,
+        decided: Decision,
+        nat: &mut Nat,
+    ) -> Decision {
+        let on = self.settings.pptp.on;
+        let decision = self.pptp.carry_control(now, packet, direction, decided, on, nat);
+        self.release(now, far_end(packet, direction), nat);
+        decision
+    }
+
+    /// What PPTP says of GRE.
+    fn call_answered(
+        &mut self,
+        now: Timestamp,
+        packet: &PacketView<'_>,
+        direction: Direction,
+        answer: Answer,
+        nat: &mut Nat,
+    ) -> Decision {
+        match answer {
+            Answer::Decided(decision) => {
+                if let Decision::Drop(reason @ (DropReason::GreNoControl | DropReason::GreAfterStart)) =
+                    decision
+                {
+                    self.complain_of_call(now, packet, reason);
+                }
+                decision
+            }
+            Answer::Wait { reason, until } => self.hold(now, packet, direction, reason, until, nat),
         }
     }
 
@@ -264,19 +396,48 @@ impl Passthrough {
             }
             (Body::Other(ESP), _) => self.esp_inbound(now, packet, nat),
             (Body::Other(AH), _) => nat.inbound(now, packet, false),
+            (Body::Tcp(segment), _) => {
+                if segment.dst_port == PPTP && self.is_closed_to_strangers(Switch::Pptp, Protocol::Tcp, nat) {
+                    return nat.refuse(DropReason::VpnOff);
+                }
+                let decided = self.by_nat(now, packet, nat);
+                self.control(now, packet, Direction::Inbound, decided, nat)
+            }
+            (Body::Udp { dst_port, .. }, Some(tuple)) => {
+                if dst_port == L2TP && self.is_closed_to_strangers(Switch::L2tp, Protocol::Udp, nat) {
+                    return nat.refuse(DropReason::VpnOff);
+                }
+                let own = self.router_spoke(now, packet.src, UDP);
+                let alone = self.is_alone();
+                let by_nat = |nat: &mut Nat| nat_says(alone, now, packet, nat);
+                self.l2tp.carry_inbound(now, packet, &tuple, own, nat, by_nat)
+            }
+            (Body::Other(GRE), _) if is_pptp_gre(packet.payload()) => {
+                let answer = self.call_inbound(now, packet, nat);
+                self.call_answered(now, packet, Direction::Inbound, answer, nat)
+            }
+            (Body::Other(protocol @ (GRE | L2TP_IP)), _) => {
+                let own = self.router_spoke(now, packet.src, protocol);
+                let on = protocol == GRE || self.settings.l2tp.on;
+                self.keyed.carry_inbound(now, packet, own, on, nat)
+            }
             _ => self.by_nat(now, packet, nat),
         }
     }
 
-    /// What the NAT says; where the rest is the kernel's, it may have what the NAT does not know.
+    /// Is a kind of VPN off that the owner forwards to a server on the LAN?
+    fn is_closed_to_strangers(&self, switch: Switch, protocol: Protocol, nat: &Nat) -> bool {
+        let port = if switch == Switch::Pptp { PPTP } else { L2TP };
+        !self.access(switch).on && nat.policy().has_forward(protocol, port)
+    }
+
+    fn call_inbound(&mut self, now: Timestamp, packet: &PacketView<'_>, nat: &mut Nat) -> Answer {
+        let own = self.router_spoke(now, packet.src, GRE);
+        self.pptp.carry_inbound(now, packet, own, self.settings.pptp.on, nat)
+    }
+
     fn by_nat(&self, now: Timestamp, packet: &PacketView<'_>, nat: &mut Nat) -> Decision {
-        let unknown = packet.tuple().is_none_or(|tuple| nat.flow(&tuple).is_none());
-        match nat.inbound(now, packet, false) {
-            Decision::Drop(DropReason::Filtered) if self.is_alone() && unknown => Decision::Pass,
-            decision @ (Decision::Forward(_) | Decision::Pass | Decision::Hold(_) | Decision::Drop(_)) => {
-                decision
-            }
-        }
+        nat_says(self.is_alone(), now, packet, nat)
     }
 
     fn esp_inbound(&mut self, now: Timestamp, packet: &PacketView<'_>, nat: &mut Nat) -> Decision {
@@ -285,7 +446,10 @@ impl Passthrough {
                 self.release(now, packet.src, nat);
                 decision
             }
-            Inbound::Wait(reason) => self.hold(now, packet, reason, nat),
+            Inbound::Wait(reason) => {
+                let until = now + self.settings.hold;
+                self.hold(now, packet, Direction::Inbound, reason, until, nat)
+            }
         }
     }
 
@@ -294,23 +458,30 @@ impl Passthrough {
         &mut self,
         now: Timestamp,
         packet: &PacketView<'_>,
+        direction: Direction,
         reason: DropReason,
+        until: Timestamp,
         nat: &mut Nat,
     ) -> Decision {
-        if self.settings.hold.is_zero() {
+        if until <= now {
             return nat.refuse(reason);
         }
-        let of_remote = self.held.range((packet.src, HoldId(0))..=(packet.src, HoldId(u64::MAX))).count();
+        let remote = far_end(packet, direction);
+        let of_remote = self.held.range((remote, HoldId(0))..=(remote, HoldId(u64::MAX))).count();
         if of_remote >= MAX_HELD_PER_REMOTE || self.held.len() >= MAX_HELD {
             return nat.refuse(DropReason::VpnHoldFull);
         }
         let id = nat.new_hold();
         nat.note(Note::VpnHeld);
-        let changes = self.ipsec.changes(packet.src);
-        let held =
-            Held { id, until: now + self.settings.hold, reason, changes, bytes: packet.bytes.to_vec() };
-        self.held.insert((packet.src, id), held);
+        let changes = self.changes(remote);
+        let held = Held { id, direction, until, reason, changes, bytes: packet.bytes.to_vec() };
+        self.held.insert((remote, id), held);
         Decision::Hold(id)
+    }
+
+    /// How often something changed that the owner of a held packet depends on.
+    fn changes(&self, remote: Ipv4Addr) -> u32 {
+        self.ipsec.changes(remote).wrapping_add(self.pptp.generation())
     }
 
     /// Lets go what was held of `remote` and is now known.
@@ -318,7 +489,7 @@ impl Passthrough {
         if self.held.is_empty() {
             return;
         }
-        let changes = self.ipsec.changes(remote);
+        let changes = self.changes(remote);
         let of_remote = self.held.range((remote, HoldId(0))..=(remote, HoldId(u64::MAX)));
         let waiting: Vec<HoldId> =
             of_remote.filter(|(_, held)| held.changes != changes).map(|(key, _)| key.1).collect();
@@ -326,9 +497,9 @@ impl Passthrough {
             let Some(mut held) = self.held.remove(&(remote, id)) else { continue };
             held.changes = changes;
             let Ok(packet) = PacketView::parse(&held.bytes) else { continue };
-            match self.again(now, &packet, nat) {
-                Inbound::Decided(decision) => release_as(id, decision, nat),
-                Inbound::Wait(_) => {
+            match self.again(now, &packet, held.direction, nat) {
+                Answer::Decided(decision) => release_as(id, decision, nat),
+                Answer::Wait { .. } => {
                     self.held.insert((remote, id), held);
                 }
             }
@@ -336,15 +507,29 @@ impl Passthrough {
     }
 
     /// Asks anew about a held packet.
-    fn again(&mut self, now: Timestamp, packet: &PacketView<'_>, nat: &mut Nat) -> Inbound {
-        match packet.body {
-            Body::Other(ESP) => self.ipsec.esp_inbound(now, packet, nat, &self.settings),
-            Body::Tcp(_)
-            | Body::Udp { .. }
-            | Body::IcmpQuery { .. }
-            | Body::IcmpError(_)
-            | Body::Fragment
-            | Body::Other(_) => Inbound::Decided(nat.refuse(DropReason::Internal)),
+    fn again(
+        &mut self,
+        now: Timestamp,
+        packet: &PacketView<'_>,
+        direction: Direction,
+        nat: &mut Nat,
+    ) -> Answer {
+        match (packet.body, direction) {
+            (Body::Other(ESP), _) => match self.ipsec.esp_inbound(now, packet, nat, &self.settings) {
+                Inbound::Decided(decision) => Answer::Decided(decision),
+                Inbound::Wait(reason) => Answer::Wait { reason, until: now },
+            },
+            (Body::Other(GRE), Direction::Outbound) => self.pptp.carry_outbound(now, packet, nat),
+            (Body::Other(GRE), Direction::Inbound) => self.call_inbound(now, packet, nat),
+            (
+                Body::Tcp(_)
+                | Body::Udp { .. }
+                | Body::IcmpQuery { .. }
+                | Body::IcmpError(_)
+                | Body::Fragment
+                | Body::Other(_),
+                _,
+            ) => Answer::Decided(nat.refuse(DropReason::Internal)),
         }
     }
 
@@ -363,10 +548,19 @@ impl Passthrough {
             Body::Other(ESP) => {
                 let sender = EspHeader::parse(quote.payload())
                     .and_then(|header| self.ipsec.esp_sender(quote.dst, header.spi.0));
-                sender.map(|device| (device, None))
+                sender.map(|device| (device, 0))
             }
+            Body::Other(GRE) if is_pptp_gre(quote.payload()) => {
+                let id = pptp::packets::call_id(&quote);
+                id.and_then(|id| {
+                    let device = self.pptp.quoted_outbound(quote.dst, id)?;
+                    Some((device, id.0))
+                })
+            }
+            Body::Other(GRE | L2TP_IP) => self.keyed.sender_of(&quote).map(|device| (device, 0)),
             Body::Udp { .. } => {
-                return match self.ipsec.ike_error(error) {
+                let shared = self.ipsec.ike_error(error).or_else(|| self.l2tp_error(&quote).map(Ok));
+                return match shared {
                     None => self.error_by_nat(now, packet, nat),
                     Some(Err(reason)) => nat.refuse(reason),
                     Some(Ok(device)) => match nat.judge_error(error) {
@@ -378,9 +572,9 @@ impl Passthrough {
             Body::Tcp(_) => return self.error_by_nat(now, packet, nat),
             Body::IcmpQuery { .. } | Body::IcmpError(_) | Body::Fragment | Body::Other(_) => None,
         };
-        let Some((device, edit)) = owner else {
+        let Some((device, key)) = owner else {
             // The router's own, or nobody's: the kernel knows.
-            return if quote.src == packet.dst && self.is_routers(&quote) {
+            return if quote.src == packet.dst && self.is_routers(now, &quote) {
                 Decision::Pass
             } else {
                 nat.refuse(DropReason::UnknownQuote)
@@ -390,12 +584,14 @@ impl Passthrough {
             return nat.refuse(reason);
         }
         let outer = (packet.src, device);
-        match Forward::of_error(packet, error, outer, (device, quote.dst), edit) {
+        match Forward::of_error(packet, error, outer, (device, quote.dst), None) {
             Some(mut forward) => {
                 nat.carried(now, Direction::Inbound, device, packet.total_len);
                 // The firewall must see that the error is related to something.
                 let about = PacketView { src: quote.dst, ..quote };
-                forward.admission = Some(carry::admission(&about, device, Key::None));
+                let mut admission = carry::admission(&about, device, Key::None);
+                admission.original.dst.id.0 = key; // GRE version 1: the Call ID in packets from the device
+                forward.admission = Some(admission);
                 Decision::Forward(forward)
             }
             None => nat.refuse(DropReason::Malformed),
@@ -407,7 +603,7 @@ impl Passthrough {
         now: Timestamp,
         packet: &PacketView<'_>,
         error: &IcmpError<'_>,
-        device: nat_core::flow::Endpoint,
+        device: Endpoint,
         nat: &mut Nat,
     ) -> Decision {
         let Ok(quote) = PacketView::parse_quote(error.quote) else {
@@ -434,9 +630,16 @@ impl Passthrough {
         }
     }
 
-    fn is_routers(&self, quote: &PacketView<'_>) -> bool {
+    /// Which device sent the datagram from the shared port 1701 that an ICMP error from the WAN quotes?
+    fn l2tp_error(&self, quote: &PacketView<'_>) -> Option<Endpoint> {
+        let tuple = quote.tuple().filter(|tuple| tuple.src.id.0 == L2TP)?;
+        self.l2tp.quoted(tuple.dst, quote.payload().get(8..)?)
+    }
+
+    fn is_routers(&self, now: Timestamp, quote: &PacketView<'_>) -> bool {
         match quote.body {
             Body::Other(ESP | AH) => self.ipsec.router_spoke(quote.dst),
+            Body::Other(protocol @ (GRE | L2TP_IP)) => self.router_spoke(now, quote.dst, protocol),
             Body::Other(_) => true,
             Body::Tcp(_)
             | Body::Udp { .. }
@@ -464,6 +667,17 @@ impl Passthrough {
                     .is_some_and(|header| self.ipsec.esp_received(quote.dst, quote.src, header.spi.0));
                 got.then_some(None)
             }
+            Body::Other(GRE) if is_pptp_gre(quote.payload()) => {
+                let id = pptp::packets::call_id(&quote);
+                id.and_then(|id| {
+                    let outside = self.pptp.quoted_inbound(quote.dst, quote.src, id)?;
+                    Some(carry::word(&quote, pptp::packets::CALL_ID_AT, id.0, outside.0))
+                })
+            }
+            Body::Other(GRE | L2TP_IP) => self.keyed.has_received(&quote).then_some(None),
+            Body::Udp { .. } if self.came_to_shared(&quote) => {
+                return self.error_of_shared(now, packet, error, &quote, nat);
+            }
             Body::Tcp(_) | Body::Udp { .. } => return nat.outbound(now, packet, origin),
             Body::IcmpQuery { .. } | Body::IcmpError(_) | Body::Fragment | Body::Other(_) => None,
         };
@@ -487,26 +701,77 @@ impl Passthrough {
         }
     }
 
+    /// Did the datagram come to the shared port 1701?
+    fn came_to_shared(&self, quote: &PacketView<'_>) -> bool {
+        quote.tuple().is_some_and(|tuple| self.l2tp.shares(tuple.dst, tuple.src.addr))
+    }
+
+    /// A device complains of a datagram that came to the shared port 1701.
+    fn error_of_shared(
+        &self,
+        now: Timestamp,
+        packet: &PacketView<'_>,
+        error: &IcmpError<'_>,
+        quote: &PacketView<'_>,
+        nat: &mut Nat,
+    ) -> Decision {
+        if let Some(reason) = nat.judge_error(error) {
+            return nat.refuse(reason);
+        }
+        let Some(wan) = nat.address() else { return nat.refuse(DropReason::NoAddress) };
+        let Some(shown) = quote.tuple() else { return nat.refuse(DropReason::Malformed) };
+        let original = Tuple { dst: Endpoint::new(wan, L2TP), ..shown };
+        match Forward::of_udp_error(packet, error, (wan, packet.dst), &shown, &original) {
+            Some(forward) => {
+                nat.carried(now, Direction::Outbound, shown.dst.addr, packet.total_len);
+                Decision::Forward(forward)
+            }
+            None => nat.refuse(DropReason::Malformed),
+        }
+    }
+
     /// Says once in a while why a device's VPN does not pass.
     fn complain(&mut self, now: Timestamp, packet: &PacketView<'_>, switch: Switch, reason: DropReason) {
+        if self.is_news(now, packet, reason) {
+            log::warn!(
+                "{} is refused the VPN server {}: {} (see passthrough.{})",
+                packet.src,
+                packet.dst,
+                reason.explanation(),
+                switch.name()
+            );
+        }
+    }
+
+    /// The same where no switch of the owner's is the cause.
+    fn complain_of(&mut self, now: Timestamp, packet: &PacketView<'_>, reason: DropReason) {
+        if self.is_news(now, packet, reason) {
+            log::warn!("{} → {}: {}", packet.src, packet.dst, reason.explanation());
+        }
+    }
+
+    /// The same of a PPTP call.
+    fn complain_of_call(&mut self, now: Timestamp, packet: &PacketView<'_>, reason: DropReason) {
+        let Some(id) = pptp::packets::call_id(packet).filter(|_| self.is_news(now, packet, reason)) else {
+            return;
+        };
+        log::warn!("{} → {}, GRE with Call ID {}: {}", packet.src, packet.dst, id.0, reason.explanation());
+    }
+
+    /// Has it not been said lately that these packets are dropped?
+    fn is_news(&mut self, now: Timestamp, packet: &PacketView<'_>, reason: DropReason) -> bool {
         let key = (packet.src, packet.dst, reason);
         if self.complaints.get(&key).is_some_and(|&last| now.since(last) < COMPLAIN_EVERY) {
-            return;
+            return false;
         }
         if self.complaints.len() >= MAX_COMPLAINTS {
             self.complaints.retain(|_, &mut last| now.since(last) < COMPLAIN_EVERY);
             if self.complaints.len() >= MAX_COMPLAINTS {
-                return;
+                return false;
             }
         }
         self.complaints.insert(key, now);
-        log::warn!(
-            "{} is refused the VPN server {}: {} (see passthrough.{})",
-            packet.src,
-            packet.dst,
-            reason.explanation(),
-            switch.name()
-        );
+        true
     }
 
     /// Conntrack knew this flow of a protocol without ports when natd started.
@@ -519,6 +784,9 @@ impl Passthrough {
     /// The WAN address is another one: sessions at the old one are over.
     pub fn address_changed(&mut self, nat: &mut Nat) {
         self.ipsec.clear();
+        self.pptp.clear();
+        self.l2tp.clear();
+        self.keyed.clear();
         for (_, held) in core::mem::take(&mut self.held) {
             nat.push_effect(Effect::Release { hold: held.id, outcome: Outcome::Drop });
         }
@@ -527,7 +795,13 @@ impl Passthrough {
     /// When [`Self::handle_timeout`] wants to be called.
     pub fn poll_timeout(&self) -> Option<Timestamp> {
         let held = self.held.values().map(|held| held.until).min();
-        [held, self.ipsec.poll_timeout()].into_iter().flatten().min()
+        let vpns = [
+            self.ipsec.poll_timeout(),
+            self.pptp.next_tick(),
+            self.l2tp.poll_timeout(),
+            self.keyed.poll_timeout(),
+        ];
+        vpns.into_iter().chain([held]).flatten().min()
     }
 
     /// Ends what is over at `now`.
@@ -537,19 +811,25 @@ impl Passthrough {
         for key in over {
             let Some(held) = self.held.remove(&key) else { continue };
             let Ok(packet) = PacketView::parse(&held.bytes) else { continue };
-            let decision = match self.again(now, &packet, nat) {
-                Inbound::Decided(decision) => decision,
-                Inbound::Wait(_) => nat.refuse(held.reason),
+            let decision = match self.again(now, &packet, held.direction, nat) {
+                Answer::Decided(decision) => decision,
+                Answer::Wait { .. } => nat.refuse(held.reason),
             };
             release_as(held.id, decision, nat);
         }
         self.ipsec.handle_timeout(now, &self.settings);
+        self.pptp.tick(now, nat);
+        self.l2tp.handle_timeout(now);
+        self.keyed.handle_timeout(now);
     }
 
     /// Every VPN session: those that need help, and those that the NAT alone carries.
     pub fn sessions(&self, now: Timestamp, nat: &Nat) -> Vec<TunnelView> {
         let mut views = Vec::new();
         self.ipsec.views(now, &mut views);
+        self.pptp.report(now, &mut views);
+        self.l2tp.report(now, &mut views);
+        self.keyed.report(now, &mut views);
         let (flows, _) = nat.sessions(0, usize::MAX);
         views.extend(flows.iter().filter_map(|flow| plain(now, flow)));
         views
@@ -580,6 +860,25 @@ fn plain(now: Timestamp, flow: &SessionView) -> Option<TunnelView> {
         ids: Vec::new(),
         remark: "",
     })
+}
+
+/// What the NAT says; where the rest is the kernel's (`alone`), it may have what the NAT does not know.
+fn nat_says(alone: bool, now: Timestamp, packet: &PacketView<'_>, nat: &mut Nat) -> Decision {
+    let unknown = packet.tuple().is_none_or(|tuple| nat.flow(&tuple).is_none());
+    match nat.inbound(now, packet, false) {
+        Decision::Drop(DropReason::Filtered) if alone && unknown => Decision::Pass,
+        decision @ (Decision::Forward(_) | Decision::Pass | Decision::Hold(_) | Decision::Drop(_)) => {
+            decision
+        }
+    }
+}
+
+/// The host on the WAN.
+const fn far_end(packet: &PacketView<'_>, direction: Direction) -> Ipv4Addr {
+    match direction {
+        Direction::Outbound => packet.dst,
+        Direction::Inbound => packet.src,
+    }
 }
 
 fn release_as(hold: HoldId, decision: Decision, nat: &mut Nat) {

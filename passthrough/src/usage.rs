@@ -1,40 +1,11 @@
-//! What every VPN session counts, and the phases it goes through.
+//! What every VPN session counts, and how its phase follows from what was seen.
 
 use core::time::Duration;
 
 use nat_core::flow::Direction;
 use nat_core::time::Timestamp;
 
-/// How far a VPN session is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Phase {
-    /// The device has called and nobody has answered yet.
-    Handshake,
-    /// Both sides have spoken; no payload lately.
-    Established,
-    /// Payload flows.
-    Data,
-    /// Only keepalives flow.
-    Keepalive,
-    /// Nothing for two minutes.
-    Idle,
-    /// One side has ended it.
-    Closed,
-}
-
-impl Phase {
-    /// Its name in reports.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Handshake => "handshake",
-            Self::Established => "established",
-            Self::Data => "data",
-            Self::Keepalive => "keepalive",
-            Self::Idle => "idle",
-            Self::Closed => "closed",
-        }
-    }
-}
+use crate::view::Phase;
 
 /// What has been seen of a session that its phase follows from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -77,6 +77,11 @@ impl Phase {
             Self::Closed => "closed",
         }
     }
+
+    /// Why a session is over of which no more is known.
+    pub(crate) fn reason(self) -> &'static str {
+        if self == Self::Closed { "ended" } else { "" }
+    }
 }
 
 /// How it is known whose an inbound SPI is.

@@ -84,7 +84,7 @@ fn after_a_pause_longer_than_the_kernels_patience_it_is_renewed() {
         assert_eq!(w.admission, expected.filter(|_| renewed), "{pause} s");
     }
     let mut w = World::new();
-    w.nat.set_patience(Duration::from_secs(100));
+    w.engine.nat.set_patience(Duration::from_secs(100));
     w.lan(&udp(DEVICE, SERVER)).sent();
     w.advance(100);
     w.wan(&udp(SERVER, (WAN, 40_000))).sent();
@@ -141,7 +141,7 @@ fn kernel_flow(protocol: Protocol, src: End, dst: End) -> KernelFlow {
 fn a_flow_from_before_a_crash_is_adopted_and_its_server_may_speak_first() {
     let mut w = World::new();
     let flow = kernel_flow(Protocol::Tcp, DEVICE, (S, 443));
-    assert_eq!(w.nat.adopt(w.now, &flow), Handover::Adopted);
+    assert_eq!(w.engine.nat.adopt(w.now, &flow), Handover::Adopted);
     assert_eq!((w.sessions()[0].state, w.left()), (SessionState::Established, 7440));
     let data = tcp((S, 443), (WAN, 40_000)).data(123_456, 654_321, 1000);
     assert_eq!(w.wan(&data), sent(&data.to(A, 40_000)));
@@ -149,7 +149,7 @@ fn a_flow_from_before_a_crash_is_adopted_and_its_server_may_speak_first() {
     w.lan(&tcp(DEVICE, (S, 443)).ack(654_321, 124_456)).sent();
     assert_eq!((w.notes(Note::Adopted), w.notes(Note::OutOfWindow)), (1, 0));
     // A second time it is ours already.
-    assert_eq!(w.nat.adopt(w.now, &flow), Handover::Foreign);
+    assert_eq!(w.engine.nat.adopt(w.now, &flow), Handover::Foreign);
     assert_eq!(w.sessions().len(), 1);
 }
 
@@ -161,12 +161,12 @@ fn a_flow_of_the_kernels_nat_is_adopted_with_its_external_port() {
         snat: true,
         ..kernel_flow(Protocol::Udp, DEVICE, SERVER)
     };
-    assert_eq!(w.nat.adopt(w.now, &flow), Handover::AdoptedFromKernel);
+    assert_eq!(w.engine.nat.adopt(w.now, &flow), Handover::AdoptedFromKernel);
     let packet = udp(DEVICE, SERVER);
     assert_eq!(w.lan(&packet), sent(&packet.from(WAN, 41_234)));
     // Before the device spoke again, conntrack would not know the answer.
     let mut w = World::new();
-    w.nat.adopt(w.now, &flow);
+    w.engine.nat.adopt(w.now, &flow);
     w.wan(&udp(SERVER, (WAN, 41_234))).sent();
     assert_eq!(w.admission.unwrap().original, flow.original);
 }
@@ -190,7 +190,7 @@ fn flows_that_are_not_ours_are_left_alone() {
         kernel_flow(udp, SERVER, (WAN, 1)),
         kernel_flow(udp, SERVER, (T, 1)),
     ] {
-        assert_eq!(w.nat.adopt(w.now, &flow), Handover::Foreign, "{flow:?}");
+        assert_eq!(w.engine.nat.adopt(w.now, &flow), Handover::Foreign, "{flow:?}");
     }
     assert_eq!(w.sessions().len(), 0);
 }
@@ -205,11 +205,11 @@ fn a_kernel_flow_that_cannot_be_kept_ends() {
         ..kernel_flow(Protocol::Udp, src, SERVER)
     };
     // Its port is taken; forwarded; its device has another mapping; one external port would be shared.
-    assert_eq!(w.nat.adopt(w.now, &masqueraded(DEVICE, 50_000)), Handover::Ended);
-    assert_eq!(w.nat.adopt(w.now, &masqueraded(DEVICE, 7000)), Handover::Ended);
-    assert_eq!(w.nat.adopt(w.now, &masqueraded(DEVICE, 6000)), Handover::AdoptedFromKernel);
+    assert_eq!(w.engine.nat.adopt(w.now, &masqueraded(DEVICE, 50_000)), Handover::Ended);
+    assert_eq!(w.engine.nat.adopt(w.now, &masqueraded(DEVICE, 7000)), Handover::Ended);
+    assert_eq!(w.engine.nat.adopt(w.now, &masqueraded(DEVICE, 6000)), Handover::AdoptedFromKernel);
     assert_eq!(
-        w.nat.adopt(
+        w.engine.nat.adopt(
             w.now,
             &KernelFlow {
                 original: tuple(Protocol::Udp, DEVICE, (T, 1)).into(),
@@ -225,15 +225,15 @@ fn a_kernel_flow_that_cannot_be_kept_ends() {
         tcp: None,
         ..kernel_flow(Protocol::Tcp, DEVICE, SERVER)
     };
-    assert_eq!(w.nat.adopt(w.now, &half_open), Handover::Ended);
+    assert_eq!(w.engine.nat.adopt(w.now, &half_open), Handover::Ended);
     assert_eq!(w.sessions().len(), 2);
 }
 
 #[test]
 fn without_an_address_nothing_is_adopted() {
     let mut w = World::new();
-    w.nat.set_address(None);
-    assert_eq!(w.nat.adopt(w.now, &kernel_flow(Protocol::Udp, DEVICE, SERVER)), Handover::Foreign);
+    w.engine.nat.set_address(None);
+    assert_eq!(w.engine.nat.adopt(w.now, &kernel_flow(Protocol::Udp, DEVICE, SERVER)), Handover::Foreign);
     assert_eq!(w.lan(&udp(DEVICE, SERVER)), Out::Dropped(DropReason::NoAddress));
 }
 

@@ -14,8 +14,8 @@ fn after_a_change_new_mappings_use_the_new_address_and_nothing_the_old() {
     w.connect((A, 40_001), (S, 443));
     w.router(&udp((WAN, 40_002), (S, 53)));
     w.lan(&ping(A, S, 7)).sent();
-    w.nat.set_address(Some(NEW_WAN));
-    assert_eq!((w.sessions().len(), w.nat.sizes().mappings), (0, 0));
+    w.engine.nat.set_address(Some(NEW_WAN));
+    assert_eq!((w.sessions().len(), w.engine.nat.sizes().mappings), (0, 0));
     w.transmits();
     assert_eq!(w.lan(&packet), sent(&packet.from(NEW_WAN, 40_000)));
     let answer = udp((S, 53), (NEW_WAN, 40_000));
@@ -31,7 +31,7 @@ fn devices_are_told_by_an_exact_reset() {
     w.connect((A, 40_000), (S, 443));
     w.wan(&tcp((S, 443), (WAN, 40_000)).data(501, 101, 1000)).sent();
     w.lan(&tcp((A, 40_000), (S, 443)).data(101, 1501, 200)).sent();
-    w.nat.set_address(Some(NEW_WAN));
+    w.engine.nat.set_address(Some(NEW_WAN));
     let told = w.transmits();
     assert_eq!(told.len(), 1);
     assert_eq!((told[0].src(), told[0].dst()), ((S, 443), (A, 40_000)));
@@ -49,7 +49,7 @@ fn only_open_connections_of_devices_are_reset() {
     w.lan(&tcp((A, 1001), (S, 443)).rst(101)).sent(); // over
     w.router(&tcp((WAN, 1002), (S, 443)).syn(1)); // the router's
     w.lan(&udp((A, 1003), (S, 443))).sent();
-    w.nat.set_address(Some(NEW_WAN));
+    w.engine.nat.set_address(Some(NEW_WAN));
     assert_eq!(w.effects(), []);
 }
 
@@ -59,7 +59,7 @@ fn both_devices_of_a_hairpinned_connection_are_told() {
     w.across(&tcp((A, 4000), (WAN, 80)).syn(100)).sent();
     w.across(&tcp((B, 80), (WAN, 4000)).syn_ack(500, 101)).sent();
     w.across(&tcp((A, 4000), (WAN, 80)).ack(101, 501)).sent();
-    w.nat.set_address(Some(NEW_WAN));
+    w.engine.nat.set_address(Some(NEW_WAN));
     let mut told: Vec<_> = w.transmits().iter().map(|t| (t.src(), t.dst())).collect();
     told.sort();
     assert_eq!(told, [((WAN, 80), (A, 4000)), ((WAN, 4000), (B, 80))]);
@@ -72,10 +72,10 @@ fn losing_and_regaining_the_same_address_keeps_everything() {
     w.lan(&packet).sent();
     w.connect((A, 40_001), (S, 443));
     let before = w.sessions();
-    w.nat.set_address(None);
+    w.engine.nat.set_address(None);
     assert_eq!(w.lan(&packet), Out::Dropped(DropReason::NoAddress));
-    w.nat.set_address(Some(WAN));
-    w.nat.set_address(Some(WAN));
+    w.engine.nat.set_address(Some(WAN));
+    w.engine.nat.set_address(Some(WAN));
     assert_eq!((w.sessions(), w.effects()), (before, vec![]));
     assert_eq!(w.lan(&packet), sent(&packet.from(WAN, 40_000)));
 }
@@ -85,7 +85,7 @@ fn without_an_address_the_router_shows_no_device_either() {
     let mut w = World::new();
     w.connect((A, 40_000), (S, 443));
     let seen = w.wan(&tcp((S, 443), (WAN, 40_000)).ack(501, 101)).sent().0;
-    w.nat.set_address(None);
+    w.engine.nat.set_address(None);
     let reset = tcp((A, 40_000), (S, 443)).rst_ack(101, 501); // made by the firewall in the device's name
     assert_eq!(w.router(&reset), Out::Dropped(DropReason::NoAddress));
     assert_eq!(w.router(&error(3, 1, WAN, S, &seen)), Out::Dropped(DropReason::NoAddress));
@@ -96,8 +96,8 @@ fn another_address_after_a_gap_ends_everything() {
     let mut w = World::new();
     w.lan(&udp((A, 40_000), (S, 53))).sent();
     w.connect((A, 40_001), (S, 443));
-    w.nat.set_address(None);
-    w.nat.set_address(Some(NEW_WAN));
+    w.engine.nat.set_address(None);
+    w.engine.nat.set_address(Some(NEW_WAN));
     assert_eq!((w.sessions().len(), w.transmits().len()), (0, 1));
 }
 
@@ -105,10 +105,10 @@ fn another_address_after_a_gap_ends_everything() {
 fn a_syn_held_for_the_old_address_is_not_answered() {
     let mut w = World::new();
     let Out::Held(hold) = w.unclaimed(&tcp((S, 5), (WAN, 7000)).syn(500)) else { panic!("not held") };
-    w.nat.set_address(Some(NEW_WAN));
+    w.engine.nat.set_address(Some(NEW_WAN));
     assert_eq!(w.effects(), [Effect::Release { hold, outcome: Outcome::Drop }]);
     w.advance(60);
-    assert_eq!((w.effects(), w.nat.sizes().held), (vec![], 0));
+    assert_eq!((w.effects(), w.engine.nat.sizes().held), (vec![], 0));
 }
 
 #[test]
@@ -119,11 +119,11 @@ fn timers_of_ended_sessions_do_not_disturb_new_ones() {
             w.lan(&udp((A, port), (S, 53))).sent();
         }
         w.advance(150);
-        w.nat.set_address(Some(address));
+        w.engine.nat.set_address(Some(address));
     }
     w.lan(&udp((A, 40_000), (T, 53))).sent();
     w.advance(299);
     assert_eq!(w.sessions().len(), 1);
     w.advance(1);
-    assert_eq!((w.sessions().len(), w.nat.poll_timeout()), (0, None));
+    assert_eq!((w.sessions().len(), w.engine.nat.poll_timeout()), (0, None));
 }

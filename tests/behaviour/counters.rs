@@ -28,9 +28,9 @@ fn world() -> World {
 /// What `act` is dropped for, and that it is counted there and nowhere else.
 fn dropped(expected: DropReason, act: impl FnOnce(&mut World) -> Out) {
     let mut w = world();
-    let before: Vec<(DropReason, u64)> = w.nat.counters().drops().collect();
+    let before: Vec<(DropReason, u64)> = w.engine.nat.counters().drops().collect();
     assert_eq!(act(&mut w), Out::Dropped(expected));
-    for ((reason, after), (_, before)) in w.nat.counters().drops().zip(before) {
+    for ((reason, after), (_, before)) in w.engine.nat.counters().drops().zip(before) {
         assert_eq!(after - before, u64::from(reason == expected), "{}", reason.name());
     }
 }
@@ -46,12 +46,12 @@ fn every_drop_is_counted_under_its_reason() {
         w.at(Stage::FromWan { local_socket: false }, &bytes)
     });
     dropped(DropReason::UnsupportedProtocol, |w| {
-        let mut gre = udp((A, 0), (S, 0));
-        gre.kind = Kind::Other(47);
-        w.lan(&gre)
+        let mut sctp = udp((A, 0), (S, 0));
+        sctp.kind = Kind::Other(132);
+        w.lan(&sctp)
     });
     dropped(DropReason::NoAddress, |w| {
-        w.nat.set_address(None);
+        w.engine.nat.set_address(None);
         w.lan(&udp((A, 40_000), (S, 53)))
     });
     dropped(DropReason::InboundToLan, |w| w.wan(&udp((S, 53), (A, 40_000))));
@@ -111,14 +111,14 @@ fn packets_and_bytes_are_counted_by_what_became_of_them() {
     w.wan(&udp((S, 53), (WAN, 40_000))).sent();
     assert_eq!(w.wan(&udp((S, 53), (WAN, 9))), Out::Passed);
     assert_eq!(w.wan(&udp((T, 53), (WAN, 40_000))), Out::Dropped(DropReason::Filtered));
-    let counters = w.nat.counters();
+    let counters = w.engine.nat.counters();
     assert_eq!(counters.outbound, Traffic { packets: 2, bytes: 64 });
     assert_eq!(counters.inbound, Traffic { packets: 1, bytes: 32 });
     assert_eq!(counters.passed, Traffic { packets: 1, bytes: 32 });
     assert_eq!(counters.hairpin, Traffic::default());
     let session = w.sessions()[0];
     assert_eq!((session.packets, session.bytes), ([2, 1], [64, 32]));
-    let device = w.nat.devices().next().unwrap();
+    let device = w.engine.nat.devices().next().unwrap();
     assert_eq!((device.addr, device.packets, device.bytes), (A, [2, 1], [64, 32]));
 }
 

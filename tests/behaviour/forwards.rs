@@ -85,7 +85,7 @@ fn a_forward_works_again_after_its_mapping_ended() {
             assert_eq!(w.wan(&packet), sent(&packet.to(A, 8080)));
         }
         w.advance(1000);
-        assert_eq!((w.sessions().len(), w.nat.sizes().mappings), (0, 0));
+        assert_eq!((w.sessions().len(), w.engine.nat.sizes().mappings), (0, 0));
     }
 }
 
@@ -173,7 +173,7 @@ fn a_reload_ends_what_it_no_longer_allows_and_keeps_the_rest() {
         forwards: vec![udp_forward(90, 90, 9090), udp_forward(5000, 5000, 5000)],
         ..Policy::default()
     };
-    w.nat.set_policy(policy);
+    w.engine.nat.set_policy(policy);
     assert_eq!(w.wan(&udp((S, 1), (WAN, 80))), Out::Passed);
     w.wan(&udp((S, 1), (WAN, 90))).sent();
     // Port 5000 was Bob's mapping and is now Alice's forward.
@@ -187,7 +187,7 @@ fn a_new_forward_opens_the_mapping_that_its_endpoint_already_has() {
     let mut w = World::new();
     w.lan(&udp((A, 5000), (S, 53))).sent();
     assert_eq!(w.wan(&udp((T, 1), (WAN, 5000))), Out::Dropped(DropReason::Filtered));
-    w.nat.set_policy(Policy { forwards: vec![udp_forward(5000, 5000, 5000)], ..Policy::default() });
+    w.engine.nat.set_policy(Policy { forwards: vec![udp_forward(5000, 5000, 5000)], ..Policy::default() });
     let packet = udp((T, 1), (WAN, 5000));
     assert_eq!(w.wan(&packet), sent(&packet.to(A, 5000)));
     let answer = udp((S, 53), (WAN, 5000));
@@ -200,7 +200,7 @@ fn a_reload_of_timeouts_and_limits_counts_from_the_next_packet() {
     w.lan(&udp((A, 5000), (S, 53))).sent();
     let mut policy = Policy { limits: Limits { sessions: 1, ..Limits::default() }, ..Policy::default() };
     policy.timeouts.udp = std::time::Duration::from_secs(130);
-    w.nat.set_policy(policy);
+    w.engine.nat.set_policy(policy);
     w.lan(&udp((A, 5000), (S, 53))).sent();
     assert_eq!(w.left(), 130);
     assert_eq!(w.lan(&udp((A, 5000), (T, 53))), Out::Dropped(DropReason::TableFull));

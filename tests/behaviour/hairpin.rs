@@ -26,7 +26,7 @@ fn rfc4787_req9_the_receiver_sees_the_senders_external_endpoint() {
     assert_eq!(w.across(&packet), sent(&packet.from(WAN, 4000).to(B, 5000)));
     let reply = udp(BOB, ALICE_OUTSIDE);
     assert_eq!(w.across(&reply), sent(&reply.from(WAN, 5000).to(A, 4000)));
-    assert_eq!(w.nat.counters().hairpin.packets, 2);
+    assert_eq!(w.engine.nat.counters().hairpin.packets, 2);
 }
 
 #[test]
@@ -175,7 +175,7 @@ fn rfc5382_req8_a_connection_between_devices_opens_and_closes() {
     assert!(w.sessions().iter().all(|s| s.state == SessionState::Closing), "{:?}", w.sessions());
     assert_eq!((w.sessions().len(), w.notes(Note::OutOfWindow)), (2, 0));
     w.advance(240);
-    assert_eq!((w.sessions().len(), w.nat.sizes().mappings), (0, 0));
+    assert_eq!((w.sessions().len(), w.engine.nat.sizes().mappings), (0, 0));
 }
 
 #[test]

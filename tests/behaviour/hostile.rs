@@ -18,7 +18,7 @@ use crate::packets::{
 };
 use crate::world::{Out, World, forward};
 
-const STAGES: [Stage; 7] = [
+pub(crate) const STAGES: [Stage; 7] = [
     Stage::FromWan { local_socket: false },
     Stage::FromWan { local_socket: true },
     Stage::ToWan(Origin::Lan),
@@ -48,7 +48,7 @@ impl Dice {
         of[self.below(of.len())]
     }
 
-    fn byte(&mut self) -> u8 {
+    pub(crate) fn byte(&mut self) -> u8 {
         self.roll().to_be_bytes()[0]
     }
 
@@ -116,7 +116,7 @@ impl Dice {
 
     /// Harm done to bytes on the way. Half of the time the checksums are made right again, so that it gets
     /// further.
-    fn harm(&mut self, bytes: &mut Vec<u8>) {
+    pub(crate) fn harm(&mut self, bytes: &mut Vec<u8>) {
         for _ in 0..self.below(4) {
             if bytes.is_empty() {
                 return;
@@ -165,9 +165,9 @@ fn policy(dice: &mut Dice) -> Policy {
 
 /// What must hold between packets.
 fn check(w: &World, seed: u64) {
-    let limits = w.nat.policy().limits;
+    let limits = w.engine.nat.policy().limits;
     let sessions = w.sessions();
-    let sizes = w.nat.sizes();
+    let sizes = w.engine.nat.sizes();
     let count = u32::try_from(sessions.len()).unwrap();
     assert_eq!(sizes.sessions.iter().sum::<u32>(), count, "seed {seed}");
     assert!(count <= limits.sessions && sizes.held <= limits.held_syns, "seed {seed}");
@@ -183,10 +183,10 @@ fn check(w: &World, seed: u64) {
         // A session ends within the second after its deadline.
         assert!(session.deadline + Duration::from_secs(1) > w.now, "seed {seed}: {session:?}");
         assert_eq!(session.external.addr, sessions[0].external.addr, "seed {seed}");
-        assert!(w.nat.address().is_none_or(|wan| wan == session.external.addr), "seed {seed}");
+        assert!(w.engine.nat.address().is_none_or(|wan| wan == session.external.addr), "seed {seed}");
         *per_device.entry(session.internal.addr).or_insert(0u32) += 1;
     }
-    for device in w.nat.devices() {
+    for device in w.engine.nat.devices() {
         let counted = per_device.get(&device.addr).copied().unwrap_or(0);
         assert_eq!(device.sessions, counted, "seed {seed}: {device:?}");
         assert!(device.sessions <= limits.sessions_per_device, "seed {seed}");
@@ -226,9 +226,9 @@ fn no_packets_break_the_nat() {
                 w.pass_time(Duration::from_micros(micros));
             }
             match dice.below(400) {
-                0 => w.nat.set_policy(self::policy(dice)),
-                1 => w.nat.set_address(dice.pick(&[None, Some(WAN), Some(NEW_WAN)])),
-                2..6 => w.nat.set_address(Some(WAN)),
+                0 => w.engine.nat.set_policy(self::policy(dice)),
+                1 => w.engine.nat.set_address(dice.pick(&[None, Some(WAN), Some(NEW_WAN)])),
+                2..6 => w.engine.nat.set_address(Some(WAN)),
                 _ => {}
             }
             if dice.below(20) == 0 {
@@ -239,8 +239,8 @@ fn no_packets_break_the_nat() {
         check(&w, seed);
         // In the end everything ends.
         w.advance(20_000);
-        assert_eq!((w.sessions().len(), w.nat.sizes().mappings), (0, 0), "seed {seed}");
-        assert_eq!((w.nat.sizes().held, w.nat.poll_timeout()), (0, None), "seed {seed}");
+        assert_eq!((w.sessions().len(), w.engine.nat.sizes().mappings), (0, 0), "seed {seed}");
+        assert_eq!((w.engine.nat.sizes().held, w.engine.nat.poll_timeout()), (0, None), "seed {seed}");
     }
 }
 
@@ -282,13 +282,13 @@ fn unfinished_checksums_come_out_right_too() {
     // Offloads leave the transport checksum to be computed (`Partial`) or to be done for each segment.
     let dice = &mut Dice(3);
     let mut w = World::new();
-    w.nat.set_mtu(Some(1000));
+    w.engine.nat.set_mtu(Some(1000));
     let mut carried = 0;
     for _ in 0..3000 {
         let packet = dice.packet(1).from(A, 4000).to(S, 80);
         let mut bytes = packet.bytes();
         let arrival = Arrival { stage: Stage::ToWan(Origin::Lan), bytes: &bytes, truncated: false };
-        let Decision::Forward(forward) = decide(&mut w.nat, w.now, &arrival) else { continue };
+        let Decision::Forward(forward) = decide(&mut w.engine.nat, w.now, &arrival) else { continue };
         let mut complete = bytes.clone();
         forward.carry_out(&mut complete, ChecksumState::Complete);
         let at = crate::packets::header_len(&bytes);
@@ -318,12 +318,12 @@ fn unfinished_checksums_come_out_right_too() {
 fn a_flood_from_one_device_leaves_the_others_their_share() {
     let mut w = World::new();
     w.lan(&udp((B, 50_000), (S, 53))).sent();
-    let limits = w.nat.policy().limits;
+    let limits = w.engine.nat.policy().limits;
     for n in 0..30_000u32 {
         let [_, _, c, d] = n.to_be_bytes();
         let _ = w.lan(&udp((A, 40_000), ([203, 0, c, d].into(), 9)));
     }
-    assert_eq!(w.nat.sizes().sessions[1], limits.sessions_per_device + 1);
+    assert_eq!(w.engine.nat.sizes().sessions[1], limits.sessions_per_device + 1);
     assert_eq!(w.drops(DropReason::DeviceQuota), u64::from(30_000 - limits.sessions_per_device));
     w.lan(&udp((B, 50_001), (T, 53))).sent();
     w.wan(&udp((S, 53), (WAN, 50_000))).sent();
@@ -334,7 +334,7 @@ fn a_flood_from_one_device_leaves_the_others_their_share() {
 fn a_flood_from_forged_addresses_is_bounded_and_established_flows_go_on() {
     let mut w = World::new();
     w.connect((B, 50_000), (S, 443));
-    let limits = w.nat.policy().limits;
+    let limits = w.engine.nat.policy().limits;
     for n in 0..100_000u32 {
         let [_, b, c, d] = n.to_be_bytes();
         let _ = w.lan(&udp(([10, b, c, d].into(), 1000), (T, 9)));
@@ -342,9 +342,9 @@ fn a_flood_from_forged_addresses_is_bounded_and_established_flows_go_on() {
             w.advance(1);
         }
     }
-    let sizes = w.nat.sizes();
+    let sizes = w.engine.nat.sizes();
     assert!(sizes.sessions.iter().sum::<u32>() <= limits.sessions && sizes.mappings <= limits.sessions);
-    assert!(w.nat.devices().count() <= 8192);
+    assert!(w.engine.nat.devices().count() <= 8192);
     assert!(w.effects().len() < 10_000);
     w.wan(&tcp((S, 443), (WAN, 50_000)).data(501, 101, 10)).sent();
     w.lan(&tcp((B, 50_000), (S, 443)).ack(101, 511)).sent();
@@ -398,7 +398,7 @@ fn a_session_that_meets_anothers_tuple_leaves_no_mapping_behind() {
     // The device's mapping is gone; the other's session that leads to it is not.
     assert_eq!(w.sessions().len(), 1);
     assert_eq!(w.lan(&udp((A, 4000), far)), Out::Dropped(DropReason::Conflict));
-    assert_eq!((w.sessions().len(), w.nat.sizes().mappings), (1, 1));
+    assert_eq!((w.sessions().len(), w.engine.nat.sizes().mappings), (1, 1));
 }
 
 #[test]

@@ -20,4 +20,8 @@ mod rfc5508;
 mod rfc7857;
 mod sharing;
 mod spoofing;
+mod vpn_hostile;
+mod vpn_keyed;
+mod vpn_l2tp;
+mod vpn_pptp;
 mod world;

@@ -148,7 +148,7 @@ fn compare(w: &World, model: &Model, seed: u64) {
     real.sort();
     expected.sort();
     assert_eq!(real, expected, "seed {seed}");
-    assert_eq!(w.nat.sizes().mappings as usize, model.mappings.len(), "seed {seed}");
+    assert_eq!(w.engine.nat.sizes().mappings as usize, model.mappings.len(), "seed {seed}");
 }
 
 fn run(seed: u64) {

@@ -18,7 +18,7 @@ fn down() -> Packet {
 #[test]
 fn mss_is_lowered_to_what_the_links_carry_in_both_directions() {
     let mut w = World::new();
-    w.nat.set_mtu(Some(1492));
+    w.engine.nat.set_mtu(Some(1492));
     assert_eq!(w.lan(&up().syn(100).mss(1460)), sent(&up().from(WAN, 40_000).syn(100).mss(1452)));
     assert_eq!(
         w.wan(&down().syn_ack(500, 101).mss(8960)),
@@ -33,7 +33,7 @@ fn mss_is_lowered_to_what_the_links_carry_in_both_directions() {
 #[test]
 fn mss_is_found_behind_other_options_at_odd_offsets() {
     let mut w = World::new();
-    w.nat.set_mtu(Some(1400));
+    w.engine.nat.set_mtu(Some(1400));
     let with = |mss: u16| {
         let [high, low] = mss.to_be_bytes();
         up().syn(100).tcp_options(&[1, 3, 3, 7, 1, 2, 4, high, low, 4, 2, 0])
@@ -55,7 +55,7 @@ fn mss_clamping_follows_the_policy() {
         (MssClamp::Auto, Some(100), 536), // RFC 9293: never below
     ] {
         let mut w = World::with(Policy { mss_clamp, ..Policy::default() });
-        w.nat.set_mtu(mtu);
+        w.engine.nat.set_mtu(mtu);
         let out = w.lan(&up().syn(100).mss(1460));
         assert_eq!(out, sent(&up().from(WAN, 40_000).syn(100).mss(expected)), "{mss_clamp:?}");
     }
@@ -64,7 +64,7 @@ fn mss_clamping_follows_the_policy() {
 #[test]
 fn mss_is_lowered_for_the_routers_own_connections() {
     let mut w = World::new();
-    w.nat.set_mtu(Some(1400));
+    w.engine.nat.set_mtu(Some(1400));
     let syn = tcp((WAN, 50_000), SERVER);
     assert_eq!(w.router(&syn.clone().syn(1).mss(1460)), sent(&syn.syn(1).mss(1360)));
 }

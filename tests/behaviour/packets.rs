@@ -70,6 +70,11 @@ pub(crate) fn udp(src: End, dst: End) -> Packet {
     packet(src, dst, Kind::Udp(true)).payload(b"data")
 }
 
+/// A packet of a protocol without ports that carries `payload`.
+pub(crate) fn portless(protocol: u8, src: Ipv4Addr, dst: Ipv4Addr, payload: &[u8]) -> Packet {
+    packet((src, 0), (dst, 0), Kind::Other(protocol)).payload(payload)
+}
+
 /// A TCP segment without any flag; the methods below make something of it.
 pub(crate) fn tcp(src: End, dst: End) -> Packet {
     packet(src, dst, Kind::Tcp(Box::new(TcpHeader::new(src.1, dst.1, 0, 60_000))))
@@ -264,6 +269,17 @@ impl Wire {
     /// Destination address and port, or ICMP query id.
     pub(crate) fn dst(&self) -> End {
         ends(&self.0).1
+    }
+
+    /// What a TCP segment or a UDP datagram carries, or what follows the IPv4 header of another protocol.
+    pub(crate) fn carried(&self) -> &[u8] {
+        let at = header_len(&self.0);
+        let header = match self.0[9] {
+            6 => usize::from(self.0[at + 12] >> 4) * 4,
+            17 => 8,
+            _ => 0,
+        };
+        &self.0[at + header..]
     }
 
     /// The packet that this ICMP error quotes.

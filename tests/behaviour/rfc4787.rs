@@ -18,7 +18,7 @@ fn rfc4787_req1_mapping_is_endpoint_independent() {
         let packet = udp((A, 40_000), remote);
         assert_eq!(w.lan(&packet), sent(&packet.from(WAN, 40_000)));
     }
-    assert_eq!(w.nat.sizes().mappings, 1);
+    assert_eq!(w.engine.nat.sizes().mappings, 1);
 }
 
 #[test]
@@ -104,7 +104,7 @@ fn rfc4787_req5_udp_mappings_live_five_minutes_by_default() {
     assert_eq!(w.wan(&answer), sent(&answer.to(A, 40_000)));
     w.advance(301);
     assert_eq!(w.wan(&answer), Out::Passed);
-    assert_eq!((w.sessions().len(), w.nat.sizes().mappings), (0, 0));
+    assert_eq!((w.sessions().len(), w.engine.nat.sizes().mappings), (0, 0));
 }
 
 #[test]
@@ -155,7 +155,7 @@ fn rfc4787_req6_a_stranger_keeps_no_mapping_alive() {
         w.advance(90);
         w.wan(&udp((T, 7), (WAN, 40_000)));
     }
-    assert_eq!(w.nat.sizes().mappings, 0, "{:?}", w.sessions());
+    assert_eq!(w.engine.nat.sizes().mappings, 0, "{:?}", w.sessions());
 }
 
 #[test]
@@ -281,7 +281,7 @@ fn a_datagram_too_large_for_the_queue_is_dropped_and_counted() {
     let mut w = World::new();
     let bytes = udp((A, 40_000), (S, 53)).bytes();
     let arrival = Arrival { stage: Stage::ToWan(nat_core::nat::Origin::Lan), bytes: &bytes, truncated: true };
-    let decision = decide(&mut w.nat, w.now, &arrival);
+    let decision = decide(&mut w.engine.nat, w.now, &arrival);
     assert_eq!(decision, nat_core::decision::Decision::Drop(DropReason::TooLarge));
     assert_eq!((w.drops(DropReason::TooLarge), w.sessions().len()), (1, 0));
 }
@@ -325,7 +325,7 @@ fn a_device_over_its_quota_is_refused_and_others_are_not() {
     assert_eq!(w.transmits()[0].quote().unwrap().0, refused.bytes());
     w.lan(&udp((A, 40_000), (S, 1))).sent();
     w.lan(&udp((B, 40_001), (S, 4))).sent();
-    let device = w.nat.devices().find(|d| d.addr == A).unwrap();
+    let device = w.engine.nat.devices().find(|d| d.addr == A).unwrap();
     assert_eq!((device.sessions, device.refused), (3, 1));
     w.advance(300);
     w.lan(&refused).sent();
@@ -346,11 +346,11 @@ fn refusals_are_not_sent_without_bound() {
 #[test]
 fn other_protocols_are_refused_outbound_and_left_to_the_router_inbound() {
     let mut w = World::new();
-    let mut esp = udp((A, 0), (S, 0));
-    esp.kind = crate::packets::Kind::Other(50);
-    assert_eq!(w.lan(&esp), Out::Dropped(DropReason::UnsupportedProtocol));
-    assert_eq!(w.router(&esp.from(WAN, 0)), Out::Passed);
-    assert_eq!(w.wan(&esp.from(S, 0).to(WAN, 0)), Out::Passed);
+    let mut sctp = udp((A, 0), (S, 0));
+    sctp.kind = crate::packets::Kind::Other(132);
+    assert_eq!(w.lan(&sctp), Out::Dropped(DropReason::UnsupportedProtocol));
+    assert_eq!(w.router(&sctp.from(WAN, 0)), Out::Passed);
+    assert_eq!(w.wan(&sctp.from(S, 0).to(WAN, 0)), Out::Passed);
 }
 
 #[test]
@@ -362,7 +362,7 @@ fn an_answer_to_a_query_nobody_sent_is_the_routers() {
 #[test]
 fn without_an_address_nothing_is_forwarded() {
     let mut w = World::new();
-    w.nat.set_address(None);
+    w.engine.nat.set_address(None);
     assert_eq!(w.lan(&udp((A, 40_000), (S, 53))), Out::Dropped(DropReason::NoAddress));
     assert_eq!(w.wan(&udp((S, 53), (A, 40_000))), Out::Dropped(DropReason::InboundToLan));
     assert_eq!(

@@ -321,7 +321,7 @@ fn rfc5382_req4_an_unsolicited_syn_is_held_six_seconds_and_then_released() {
     w.pass_time(Duration::from_millis(1));
     assert_eq!(w.effects(), [Effect::Release { hold, outcome: Outcome::Pass }]);
     w.advance(60);
-    assert_eq!((w.effects(), w.nat.sizes().held), (vec![], 0));
+    assert_eq!((w.effects(), w.engine.nat.sizes().held), (vec![], 0));
 }
 
 #[test]
@@ -346,7 +346,7 @@ fn rfc5382_req4_a_held_syn_of_somebody_else_is_not_met() {
     assert!(matches!(w.unclaimed(&tcp((S, 444), OUTSIDE).syn(500)), Out::Held(_)));
     assert!(matches!(w.unclaimed(&tcp(SERVER, (WAN, 40_001)).syn(500)), Out::Held(_)));
     w.lan(&up().syn(100)).sent();
-    assert_eq!((w.effects(), w.nat.sizes().held), (vec![], 3));
+    assert_eq!((w.effects(), w.engine.nat.sizes().held), (vec![], 3));
 }
 
 #[test]
@@ -364,15 +364,15 @@ fn rfc5382_req4_a_repeated_syn_is_dropped_while_the_first_is_held() {
 #[test]
 fn rfc5382_req4_held_syns_are_bounded() {
     let mut w = World::new();
-    let most = w.nat.policy().limits.held_syns;
+    let most = w.engine.nat.policy().limits.held_syns;
     for n in 0..most {
         let port = u16::try_from(n + 1).unwrap();
         assert!(matches!(w.unclaimed(&tcp((T, port), (WAN, 7000)).syn(500)), Out::Held(_)));
     }
     assert_eq!(w.unclaimed(&tcp((S, 1), (WAN, 7000)).syn(500)), Out::Dropped(DropReason::HoldFull));
-    assert_eq!(w.nat.sizes().held, most);
+    assert_eq!(w.engine.nat.sizes().held, most);
     w.advance(6);
-    assert_eq!((w.effects().len(), w.nat.sizes().held), (most as usize, 0));
+    assert_eq!((w.effects().len(), w.engine.nat.sizes().held), (most as usize, 0));
 }
 
 #[test]
@@ -454,7 +454,7 @@ fn rfc5382_req7_ports_are_never_overloaded() {
         let port = w.lan(&tcp(([192, 168, 1, host].into(), 40_000), SERVER).syn(1)).sent().src().1;
         assert!(given.insert(port), "{port} twice");
     }
-    assert_eq!(w.nat.sizes().mappings, 100);
+    assert_eq!(w.engine.nat.sizes().mappings, 100);
 }
 
 #[test]
@@ -493,5 +493,5 @@ fn tcp_resets_and_answers_from_nowhere_make_no_state() {
     for packet in [down().rst(1), down().rst_ack(1, 1), down().syn_ack(1, 1)] {
         assert_eq!(w.wan(&packet), Out::Dropped(DropReason::NoSession));
     }
-    assert_eq!((w.sessions().len(), w.nat.sizes().mappings), (0, 0));
+    assert_eq!((w.sessions().len(), w.engine.nat.sizes().mappings), (0, 0));
 }

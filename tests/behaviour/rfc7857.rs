@@ -133,9 +133,9 @@ fn rfc7857_11_a_query_mapping_ends_with_its_last_session() {
     w.advance(30);
     w.lan(&ping(A, T, 7)).sent();
     w.advance(30);
-    assert_eq!((w.sessions().len(), w.nat.sizes().mappings), (1, 1));
+    assert_eq!((w.sessions().len(), w.engine.nat.sizes().mappings), (1, 1));
     w.advance(30);
-    assert_eq!((w.sessions().len(), w.nat.sizes().mappings), (0, 0));
+    assert_eq!((w.sessions().len(), w.engine.nat.sizes().mappings), (0, 0));
 }
 
 #[test]

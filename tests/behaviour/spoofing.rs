@@ -175,11 +175,11 @@ fn a_packet_from_the_wan_with_an_address_of_the_lan_is_dropped() {
 fn dropped_packets_leave_no_state() {
     let mut w = World::new();
     w.lan(&udp(DEVICE, (S, 53))).sent();
-    let before = (w.sessions(), w.nat.sizes());
+    let before = (w.sessions(), w.engine.nat.sizes());
     w.wan(&udp((T, 53), (WAN, 40_000)));
     w.wan(&tcp((T, 53), (WAN, 40_000)).syn(1));
     w.wan(&error(3, 3, T, WAN, &udp((WAN, 1), (S, 53)).bytes()));
     w.lan(&tcp((B, 1), SERVER).rst(1));
     w.lan(&crate::packets::pong(B, S, 1));
-    assert_eq!((w.sessions(), w.nat.sizes()), before);
+    assert_eq!((w.sessions(), w.engine.nat.sizes()), before);
 }

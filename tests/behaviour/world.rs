@@ -1,17 +1,20 @@
 //! One household's NAT with a virtual clock, and what must hold whatever passes it.
 
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use nat_core::decision::{
-    Admission, ChecksumState, Decision, DropReason, Effect, HoldId, InterfaceAddress, Note,
+    Admission, ChecksumState, Decision, DropReason, Effect, HoldId, InterfaceAddress, Note, Outcome,
 };
 use nat_core::flow::{Endpoint, Protocol};
 use nat_core::nat::{Listeners, Nat, Origin};
 use nat_core::policy::{Filtering, Forward, Policy, PortRange};
 use nat_core::session::SessionView;
 use nat_core::time::Timestamp;
-use natd::engine::{Arrival, Stage, decide};
+use natd::engine::{Arrival, Engine, Stage};
+use passthrough::Passthrough;
+use passthrough::settings::Settings;
 
 use crate::packets::{Packet, ROUTER, WAN, Wire, checksums_hold, tcp};
 
@@ -46,13 +49,15 @@ pub(crate) fn sent(packet: &Packet) -> Out {
 /// A NAT that translates to [`WAN`] for the LAN 192.168.1.0/24, some time after its start.
 pub(crate) struct World {
     /// The code under test.
-    pub(crate) nat: Nat,
+    pub(crate) engine: Engine,
     /// The virtual clock.
     pub(crate) now: Timestamp,
     /// What conntrack had to know before the last packet was released.
     pub(crate) admission: Option<Admission>,
     /// Was the last packet to be sent as one of the daemon's own?
     pub(crate) resend: bool,
+    /// Packets that are held.
+    held: BTreeMap<HoldId, Vec<u8>>,
 }
 
 impl World {
@@ -68,11 +73,28 @@ impl World {
 
     /// With this policy and seed.
     pub(crate) fn seeded(policy: Policy, seed: [u8; 16]) -> Self {
+        Self::both(policy, Settings::default(), seed)
+    }
+
+    /// With these settings of VPN passthrough.
+    pub(crate) fn vpn(settings: Settings) -> Self {
+        Self::both(Policy::default(), settings, [7; 16])
+    }
+
+    /// With this policy and these settings of VPN passthrough.
+    pub(crate) fn both(policy: Policy, settings: Settings, seed: [u8; 16]) -> Self {
         let start = Timestamp::from_secs(5000);
         let mut nat = Nat::new(policy, seed, start);
         nat.set_lan(vec![InterfaceAddress { addr: ROUTER, prefix: 24 }]);
         nat.set_address(Some(WAN));
-        Self { nat, now: start + Duration::from_secs(1000), admission: None, resend: false }
+        let engine = Engine::new(nat, Passthrough::new(settings));
+        Self {
+            engine,
+            now: start + Duration::from_secs(1000),
+            admission: None,
+            resend: false,
+            held: BTreeMap::new(),
+        }
     }
 
     /// With this filtering.
@@ -88,7 +110,7 @@ impl World {
     /// Hands in `bytes`, carries the decision out, and checks what must hold for every packet: checksums stay
     /// right, and nothing with an address of the LAN in header or quote goes to the WAN.
     pub(crate) fn at(&mut self, stage: Stage, bytes: &[u8]) -> Out {
-        let decision = decide(&mut self.nat, self.now, &Arrival { stage, bytes, truncated: false });
+        let decision = self.engine.decide(self.now, &Arrival { stage, bytes, truncated: false });
         (self.admission, self.resend) = (None, false);
         let out = match decision {
             Decision::Forward(forward) => {
@@ -101,7 +123,10 @@ impl World {
                 Out::Sent(Wire(changed))
             }
             Decision::Pass => Out::Passed,
-            Decision::Hold(id) => Out::Held(id),
+            Decision::Hold(id) => {
+                self.held.insert(id, bytes.to_vec());
+                Out::Held(id)
+            }
             Decision::Drop(reason) => Out::Dropped(reason),
         };
         if matches!(stage, Stage::ToWan(_)) {
@@ -168,18 +193,74 @@ impl World {
     /// Lets time pass, calling the NAT's timer whenever it wants.
     pub(crate) fn pass_time(&mut self, duration: Duration) {
         let end = self.now + duration;
-        while let Some(next) = self.nat.poll_timeout().filter(|&next| next <= end) {
+        while let Some(next) = self.engine.poll_timeout().filter(|&next| next <= end) {
             self.now = next.max(self.now);
-            self.nat.handle_timeout(self.now);
-            assert!(self.nat.poll_timeout().is_none_or(|next| next > self.now), "a timeout in the past");
+            self.engine.handle_timeout(self.now);
+            assert!(self.engine.poll_timeout().is_none_or(|next| next > self.now), "a timeout in the past");
         }
         self.now = end;
-        self.nat.handle_timeout(end);
+        self.engine.handle_timeout(end);
     }
 
     /// Everything that the NAT wants done.
     pub(crate) fn effects(&mut self) -> Vec<Effect> {
-        std::iter::from_fn(|| self.nat.poll_effect()).collect()
+        std::iter::from_fn(|| self.engine.nat.poll_effect()).collect()
+    }
+
+    /// Carries everything out that the engine wants done; what must hold for every packet holds for those too.
+    pub(crate) fn settle(&mut self) {
+        for effect in self.effects() {
+            let leaving = match effect {
+                Effect::Release { hold, outcome } => {
+                    let bytes = self.held.remove(&hold).unwrap();
+                    match outcome {
+                        Outcome::Forward(forward) => {
+                            let mut changed = bytes.clone();
+                            forward.carry_out(&mut changed, ChecksumState::Complete);
+                            assert!(checksums_hold(&changed) || !checksums_hold(&bytes));
+                            Some(changed)
+                        }
+                        // The router's own, on their way in.
+                        Outcome::Pass | Outcome::Drop => None,
+                    }
+                }
+                Effect::Transmit(bytes) => Some(bytes),
+                Effect::Admit(admission) => {
+                    assert_ne!(admission.original.src.addr, WAN);
+                    None
+                }
+            };
+            if let Some(wire) = leaving.map(Wire).filter(|wire| !in_lan(wire.dst().0)) {
+                assert!(!wire.shows(&in_lan), "an address of the LAN leaves: {wire:?}");
+            }
+        }
+    }
+
+    /// How many packets are held.
+    pub(crate) fn holds(&self) -> usize {
+        self.held.len()
+    }
+
+    /// What became of the packets that were held: what was sent on, in order; `None` for one that was dropped.
+    pub(crate) fn released(&mut self) -> Vec<Option<Wire>> {
+        let effects = self.effects().into_iter();
+        let released = effects.map(|effect| match effect {
+            Effect::Release { hold, outcome } => {
+                let mut bytes = self.held.remove(&hold).unwrap();
+                match outcome {
+                    Outcome::Forward(forward) => {
+                        self.admission = forward.admission;
+                        forward.carry_out(&mut bytes, ChecksumState::Complete);
+                        assert!(checksums_hold(&bytes), "{:?}", Wire(bytes));
+                        Some(Wire(bytes))
+                    }
+                    Outcome::Pass => Some(Wire(bytes)),
+                    Outcome::Drop => None,
+                }
+            }
+            Effect::Transmit(_) | Effect::Admit(_) => panic!("{effect:?}"),
+        });
+        released.collect()
     }
 
     /// The packets that the NAT wants sent; panics if it wants anything else. Their checksums are right.
@@ -198,17 +279,17 @@ impl World {
 
     /// How often `reason` was one.
     pub(crate) fn drops(&self, reason: DropReason) -> u64 {
-        self.nat.counters().drops().find(|&(r, _)| r == reason).map_or(0, |(_, n)| n)
+        self.engine.nat.counters().drops().find(|&(r, _)| r == reason).map_or(0, |(_, n)| n)
     }
 
     /// How often `note` was counted.
     pub(crate) fn notes(&self, note: Note) -> u64 {
-        self.nat.counters().notes().find(|&(n, _)| n == note).map_or(0, |(_, n)| n)
+        self.engine.nat.counters().notes().find(|&(n, _)| n == note).map_or(0, |(_, n)| n)
     }
 
     /// Every session.
     pub(crate) fn sessions(&self) -> Vec<SessionView> {
-        self.nat.sessions(0, usize::MAX).0
+        self.engine.nat.sessions(0, usize::MAX).0
     }
 
     /// The seconds that the only session still has.
@@ -230,7 +311,7 @@ impl World {
     /// Tells on which ports the router listens.
     pub(crate) fn listen(&mut self, tcp: &[u16], udp: &[u16]) {
         let listeners = Listeners { tcp: tcp.iter().copied().collect(), udp: udp.iter().copied().collect() };
-        self.nat.set_listeners(listeners);
+        self.engine.nat.set_listeners(listeners);
     }
 }
 

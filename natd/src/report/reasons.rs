@@ -18,7 +18,7 @@ mod tests {
         let mut seen = std::collections::BTreeSet::new();
         for name in names {
             assert!(seen.insert(name), "{name} stands twice");
-            assert!(name.chars().all(|c| c.is_ascii_lowercase() || c == '-'), "{name}");
+            assert!(name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-'), "{name}");
             let words = explain(name).unwrap();
             assert!((1..=90).contains(&words.len()) && !words.ends_with('.'), "{name}: {words}");
         }

@@ -3,7 +3,6 @@
 //! Nothing that comes from outside makes a tunnel here. A datagram that is not understood, or for which there is
 //! no room, is the NAT's alone and goes unchanged.
 
-use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 use core::mem::discriminant;
 use core::net::Ipv4Addr;
@@ -14,6 +13,7 @@ use nat_core::time::Timestamp;
 use super::message::{self, Assigned, Body, Control, Id, Kind, Message, PORT, Version};
 use super::servers::{Evidence, Servers};
 use super::tunnel::{CLOSING, Tunnel, TunnelHandle, TunnelView};
+use crate::sorted::{SortedMap, SortedSet};
 
 /// One byte to change in a datagram. The caller adjusts the UDP checksum.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,11 +97,11 @@ const MAX_IDS: usize = 64;
 /// The tunnels of all devices.
 #[derive(Debug, Default)]
 pub struct L2tp {
-    tunnels: BTreeMap<u32, Tunnel>,
+    tunnels: SortedMap<u32, Tunnel>,
     next: u32,
     /// Who is addressed by an identifier. In version 2 at most one.
-    ids: BTreeSet<(Ipv4Addr, Id, u32)>,
-    parties: BTreeSet<(Ipv4Addr, Endpoint, u32)>,
+    ids: SortedSet<(Ipv4Addr, Id, u32)>,
+    parties: SortedSet<(Ipv4Addr, Endpoint, u32)>,
     servers: Servers,
     next_id: u16,
     /// No deadline is earlier.
@@ -260,6 +260,23 @@ impl L2tp {
         };
         let (_, found) = sharing.find(|(_, tunnel)| fits(tunnel))?;
         sharing.all(|(_, tunnel)| !fits(tunnel) || tunnel.device == found.device).then_some(found.device)
+    }
+
+    /// A datagram from port `from` of the server has gone to the tunnel's device beside the NAT; answers when one
+    /// last did.
+    pub fn delivered(&mut self, now: Timestamp, tunnel: TunnelHandle, from: u16) -> Option<Timestamp> {
+        let before = self.tunnels.get_mut(&tunnel.0)?.delivered.replace((from, now));
+        before.filter(|&(port, _)| port == from).map(|(_, last)| last)
+    }
+
+    /// Does `device` share port 1701 towards `remote`?
+    pub fn shares(&self, device: Endpoint, remote: Ipv4Addr) -> bool {
+        self.between(device, remote).any(|(_, tunnel)| tunnel.shared)
+    }
+
+    /// Has no device a tunnel?
+    pub fn is_empty(&self) -> bool {
+        self.tunnels.is_empty()
     }
 
     /// Counts packets of a tunnel that were carried without being shown here, and keeps it alive.

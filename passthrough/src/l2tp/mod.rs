@@ -39,6 +39,7 @@
 
 pub mod alg;
 pub mod message;
+mod packets;
 mod servers;
 mod tunnel;
 

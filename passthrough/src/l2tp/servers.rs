@@ -1,10 +1,11 @@
 //! Servers that answer to port 1701 alone.
 
-use alloc::collections::BTreeMap;
 use core::net::Ipv4Addr;
 use core::time::Duration;
 
 use nat_core::time::Timestamp;
+
+use crate::sorted::SortedMap;
 
 /// How that is known of a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,7 +29,7 @@ pub(super) const MAX_MEMORIES: usize = 256;
 
 /// What is remembered of servers.
 #[derive(Debug, Default)]
-pub(super) struct Servers(BTreeMap<Ipv4Addr, Memory>);
+pub(super) struct Servers(SortedMap<Ipv4Addr, Memory>);
 
 impl Servers {
     pub(super) fn evidence(&self, server: Ipv4Addr) -> Option<Evidence> {

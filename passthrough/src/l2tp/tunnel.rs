@@ -7,7 +7,8 @@ use nat_core::flow::Endpoint;
 use nat_core::time::Timestamp;
 
 use super::message::{Body, Id, Kind, Message, PORT, Version};
-use crate::usage::{Phase, Pulse, Usage};
+use crate::usage::{Pulse, Usage};
+use crate::view::Phase;
 
 /// The name of a tunnel for as long as it lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -68,6 +69,8 @@ pub(super) struct Tunnel {
     pub(super) pulse: Pulse,
     pub(super) deadline: Timestamp,
     pub(super) usage: Usage,
+    /// When something last came to the device beside its port, and from which port.
+    pub(super) delivered: Option<(u16, Timestamp)>,
 }
 
 impl Tunnel {
@@ -94,6 +97,7 @@ impl Tunnel {
             pulse: Pulse { answered: false, closed: false, payload: None, keepalive: None },
             deadline: now,
             usage: Usage::new(now),
+            delivered: None,
         }
     }
 

@@ -1,6 +1,5 @@
 //! The calls, and the Call IDs that stand for them on the WAN.
 
-use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 use core::net::Ipv4Addr;
 use core::ops::RangeInclusive;
@@ -10,6 +9,7 @@ use nat_core::time::Timestamp;
 
 use super::message::Asked;
 use super::{CallId, CallRef, Connection, GRACE, Limits, QUARANTINE, REQUEST_LIFETIME, Refusal, Traffic};
+use crate::sorted::{SortedMap, SortedSet};
 
 /// How far a call is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,12 +45,12 @@ pub(super) struct Call {
 /// All calls, and the ways to find one.
 #[derive(Debug, Default)]
 pub(super) struct Calls {
-    calls: BTreeMap<CallRef, Call>,
-    by_inside: BTreeMap<(Connection, CallId), CallRef>,
-    by_outside: BTreeMap<(Ipv4Addr, CallId), CallRef>,
+    calls: SortedMap<CallRef, Call>,
+    by_inside: SortedMap<(Connection, CallId), CallRef>,
+    by_outside: SortedMap<(Ipv4Addr, CallId), CallRef>,
     /// Remote address, its Call ID, device. A remote may use one Call ID on each of its connections.
-    by_remote: BTreeSet<(Ipv4Addr, CallId, Ipv4Addr, CallRef)>,
-    due: BTreeSet<(Timestamp, CallRef)>,
+    by_remote: SortedSet<(Ipv4Addr, CallId, Ipv4Addr, CallRef)>,
+    due: SortedSet<(Timestamp, CallRef)>,
     next: u64,
     /// Rises with every call that comes up or is gone.
     pub(super) generation: u32,
@@ -212,17 +212,25 @@ impl Calls {
         self.due.first().map(|&(due, _)| due)
     }
 
-    /// Counts one packet of GRE.
-    pub(super) fn account(&mut self, now: Timestamp, call: CallRef, direction: Direction, bytes: u16) {
-        if let Some(call) = self.calls.get_mut(&call) {
-            let traffic = match direction {
-                Direction::Outbound => &mut call.outbound,
-                Direction::Inbound => &mut call.inbound,
-            };
-            traffic.packets += 1;
-            traffic.bytes += u64::from(bytes);
-            traffic.last = Some(now);
-        }
+    /// Counts one packet of GRE, and answers what was counted before.
+    pub(super) fn account(
+        &mut self,
+        now: Timestamp,
+        call: CallRef,
+        direction: Direction,
+        bytes: u16,
+    ) -> Traffic {
+        let Some(call) = self.calls.get_mut(&call) else { return Traffic::default() };
+        let traffic = match direction {
+            Direction::Outbound => &mut call.outbound,
+            Direction::Inbound => &mut call.inbound,
+        };
+        let before = *traffic;
+        traffic.packets += 1;
+        traffic.bytes += u64::from(bytes);
+        traffic.first = before.first.or(Some(now));
+        traffic.last = Some(now);
+        before
     }
 
     fn schedule(&mut self, reference: CallRef, due: Option<Timestamp>) {

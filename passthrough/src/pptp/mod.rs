@@ -53,13 +53,13 @@ mod connection;
 #[doc(hidden)]
 pub mod exercise;
 mod message;
+pub(crate) mod packets;
 mod stream;
 mod view;
 
 #[cfg(test)]
 mod tests;
 
-use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use core::net::Ipv4Addr;
 use core::time::Duration;
@@ -67,6 +67,7 @@ use core::time::Duration;
 use nat_core::flow::{Direction, Endpoint};
 use nat_core::time::Timestamp;
 
+use crate::sorted::SortedMap;
 use call::{Calls, Phase, with_remote};
 use connection::{Context, Control, Stage};
 pub use view::{CallView, Traffic, View, ViewPhase};
@@ -280,9 +281,11 @@ pub struct Counters {
 #[derive(Debug, Default)]
 pub struct Pptp {
     limits: Limits,
-    connections: BTreeMap<Connection, Control>,
+    connections: SortedMap<Connection, Control>,
     calls: Calls,
     counters: Counters,
+    /// When the NAT is next asked which connections it still has.
+    next_check: Timestamp,
 }
 
 impl Pptp {
@@ -320,7 +323,7 @@ impl Pptp {
             }
             self.connections.insert(connection, Control::new(now, opener, stage));
         }
-        let Self { limits, connections, calls, counters } = self;
+        let Self { limits, connections, calls, counters, .. } = self;
         let Some(control) = connections.get_mut(&connection) else { return Verdict::Pass };
         let mut context = Context { now, connection, direction, calls, limits, counters };
         if segment.rst {
@@ -381,9 +384,9 @@ impl Pptp {
         }
     }
 
-    /// Counts a packet of GRE that is let go, of so many bytes.
-    pub fn account(&mut self, now: Timestamp, call: CallRef, direction: Direction, bytes: u16) {
-        self.calls.account(now, call, direction, bytes);
+    /// Counts a packet of GRE that is let go, of so many bytes. Answers what had been counted before it.
+    pub fn account(&mut self, now: Timestamp, call: CallRef, direction: Direction, bytes: u16) -> Traffic {
+        self.calls.account(now, call, direction, bytes)
     }
 
     /// The device that sent the GRE to `remote` which an ICMP error from the WAN quotes; the Call ID in the

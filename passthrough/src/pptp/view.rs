@@ -21,6 +21,8 @@ pub struct Traffic {
     pub packets: u64,
     /// Bytes, as told to [`Pptp::account`].
     pub bytes: u64,
+    /// When the first one came.
+    pub first: Option<Timestamp>,
     /// When the last one came.
     pub last: Option<Timestamp>,
 }

@@ -87,6 +87,8 @@ pub struct Nat {
     peak: u32,
     counters: Counters,
     effects: VecDeque<Effect>,
+    /// Did the last packet of a known session fit its connection?
+    heeded: bool,
 }
 
 /// Devices without sessions stay in the report this long.
@@ -122,6 +124,7 @@ impl Nat {
             peak: 0,
             counters: Counters::default(),
             effects: VecDeque::new(),
+            heeded: true,
         }
     }
 
@@ -298,6 +301,12 @@ impl Nat {
         let (index, direction) = self.tables.flow(tuple)?;
         let session = self.tables.sessions.at(index)?;
         Some((direction, session.internal(), session.external(self.tables.wan())))
+    }
+
+    /// Did the last packet that was translated have an effect on its session? A TCP segment outside the window, a
+    /// reset that is not exact and a stray SYN are forwarded without one.
+    pub fn was_heeded(&self) -> bool {
+        self.heeded
     }
 
     /// Who has the external `port`, the internal endpoint behind it.
@@ -538,6 +547,7 @@ impl Nat {
                 tcp::Effect::BogusReset => return Err(DropReason::BogusReset),
             }
         }
+        self.heeded = progress;
         let device = session.device.index();
         let idle = now.since(session.last_seen.into());
         let slot = usize::from(direction == Direction::Inbound);

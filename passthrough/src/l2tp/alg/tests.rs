@@ -5,7 +5,7 @@ use core::time::Duration;
 use super::*;
 use crate::l2tp::message::build::{avp, data, data_v3, hidden, v2, v3};
 use crate::l2tp::servers::MAX_MEMORIES;
-use crate::usage::Phase;
+use crate::view::Phase;
 
 const SERVER: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 10);
 const OTHER: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 20);

@@ -1,0 +1,185 @@
+//! Maps and sets in a sorted vector.
+//!
+//! They behave like those of `alloc::collections`, with far less code for each pair of types, and a router's
+//! flash is small. An entry that comes or goes moves those behind it; all tables here are bounded, and mostly a
+//! handful.
+
+use alloc::vec::{IntoIter, Vec};
+use core::ops::RangeInclusive;
+
+/// A map in a sorted vector.
+#[derive(Clone, Debug)]
+pub(crate) struct SortedMap<K, V>(Vec<(K, V)>);
+
+impl<K, V> Default for SortedMap<K, V> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<K, V> SortedMap<K, V> {
+    pub(crate) const fn new() -> Self {
+        Self(Vec::new())
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(crate) fn clear(&mut self) {
+        self.0.clear();
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
+        self.0.iter().map(|(key, value)| (key, value))
+    }
+
+    pub(crate) fn keys(&self) -> impl Iterator<Item = &K> {
+        self.0.iter().map(|(key, _)| key)
+    }
+
+    pub(crate) fn values(&self) -> impl Iterator<Item = &V> {
+        self.0.iter().map(|(_, value)| value)
+    }
+
+    pub(crate) fn retain(&mut self, mut keep: impl FnMut(&K, &mut V) -> bool) {
+        self.0.retain_mut(|(key, value)| keep(key, value));
+    }
+}
+
+impl<K: Ord, V> SortedMap<K, V> {
+    fn find(&self, key: &K) -> Result<usize, usize> {
+        self.0.binary_search_by(|(other, _)| other.cmp(key))
+    }
+
+    pub(crate) fn get(&self, key: &K) -> Option<&V> {
+        let at = self.find(key).ok()?;
+        self.0.get(at).map(|(_, value)| value)
+    }
+
+    pub(crate) fn get_mut(&mut self, key: &K) -> Option<&mut V> {
+        let at = self.find(key).ok()?;
+        self.0.get_mut(at).map(|(_, value)| value)
+    }
+
+    pub(crate) fn contains_key(&self, key: &K) -> bool {
+        self.find(key).is_ok()
+    }
+
+    /// Answers what was there before.
+    pub(crate) fn insert(&mut self, key: K, value: V) -> Option<V> {
+        match self.find(&key) {
+            Ok(at) => self.0.get_mut(at).map(|(_, old)| core::mem::replace(old, value)),
+            Err(at) => {
+                self.0.insert(at, (key, value));
+                None
+            }
+        }
+    }
+
+    pub(crate) fn remove(&mut self, key: &K) -> Option<V> {
+        let at = self.find(key).ok()?;
+        Some(self.0.remove(at).1)
+    }
+
+    pub(crate) fn range(&self, keys: RangeInclusive<K>) -> impl Iterator<Item = (&K, &V)> {
+        let first = self.find(keys.start()).unwrap_or_else(|at| at);
+        let from = self.0.get(first..).unwrap_or_default().iter();
+        from.map(|(key, value)| (key, value)).take_while(move |&(key, _)| key <= keys.end())
+    }
+}
+
+impl<K, V> IntoIterator for SortedMap<K, V> {
+    type Item = (K, V);
+    type IntoIter = IntoIter<(K, V)>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.into_iter()
+    }
+}
+
+/// A set in a sorted vector.
+#[derive(Clone, Debug)]
+pub(crate) struct SortedSet<K>(SortedMap<K, ()>);
+
+impl<K> Default for SortedSet<K> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<K> SortedSet<K> {
+    pub(crate) const fn new() -> Self {
+        Self(SortedMap::new())
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub(crate) fn clear(&mut self) {
+        self.0.clear();
+    }
+
+    pub(crate) fn first(&self) -> Option<&K> {
+        self.iter().next()
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &K> {
+        self.0.keys()
+    }
+}
+
+impl<K: Ord> SortedSet<K> {
+    pub(crate) fn contains(&self, key: &K) -> bool {
+        self.0.contains_key(key)
+    }
+
+    pub(crate) fn insert(&mut self, key: K) {
+        self.0.insert(key, ());
+    }
+
+    pub(crate) fn remove(&mut self, key: &K) {
+        self.0.remove(key);
+    }
+
+    pub(crate) fn range(&self, keys: RangeInclusive<K>) -> impl Iterator<Item = &K> {
+        self.0.range(keys).map(|(key, ())| key)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::collections::BTreeMap;
+
+    use super::*;
+    use crate::bytes::noise::Noise;
+
+    #[test]
+    fn it_behaves_like_a_map_of_the_standard_library() {
+        let mut noise = Noise(3);
+        let (mut map, mut model) = (SortedMap::new(), BTreeMap::new());
+        for round in 0..20_000 {
+            let (key, value) = (noise.below(40), noise.byte());
+            match noise.below(4) {
+                0 => assert_eq!(map.remove(&key), model.remove(&key), "round {round}"),
+                1 if noise.below(50) == 0 => {
+                    map.retain(|key, value| key % 2 == 0 || *value > 99);
+                    model.retain(|key, value| key % 2 == 0 || *value > 99);
+                }
+                1 => {
+                    let end = key + noise.below(20);
+                    assert!(map.range(key..=end).eq(model.range(key..=end)), "round {round}");
+                }
+                _ => assert_eq!(map.insert(key, value), model.insert(key, value), "round {round}"),
+            }
+            assert!(map.iter().eq(model.iter()) && map.len() == model.len(), "round {round}");
+            assert_eq!((map.get(&key), map.contains_key(&key)), (model.get(&key), model.contains_key(&key)));
+        }
+        assert!(map.into_iter().eq(model));
+    }
+}
