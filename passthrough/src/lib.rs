@@ -56,6 +56,7 @@ use nat_core::time::Timestamp;
 use self::carry::{Answer, Key};
 use self::esp::EspHeader;
 use self::ipsec::{IKE, Inbound, Ipsec, NAT_T};
+pub use self::ipsec::{KnownIkeSa, KnownPair, Memory, Undecided};
 use self::keyed::Keyed;
 use self::l2tp::L2tp;
 use self::l2tp::message::PORT as L2TP;
@@ -772,6 +773,16 @@ impl Passthrough {
         }
         self.complaints.insert(key, now);
         true
+    }
+
+    /// What must outlive natd, so that IPsec goes on after a restart.
+    pub fn memory(&self) -> Memory {
+        self.ipsec.memory()
+    }
+
+    /// Takes up what was known before natd was restarted; before [`Self::adopt`].
+    pub fn recall(&mut self, now: Timestamp, memory: &Memory) {
+        self.ipsec.recall(now, memory);
     }
 
     /// Conntrack knew this flow of a protocol without ports when natd started.

@@ -134,7 +134,7 @@ impl Default for Settings {
             pptp: Access::new(false),
             l2tp: Access::new(true),
             multi: true,
-            fan_out: 4,
+            fan_out: 8,
             hold: Duration::from_secs(1),
             esp_idle: Duration::from_secs(3600),
             gre_idle: Duration::from_secs(600),

@@ -34,8 +34,18 @@ impl<K, V> SortedMap<K, V> {
         self.0.clear();
     }
 
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
+    pub(crate) fn iter(&self) -> impl DoubleEndedIterator<Item = (&K, &V)> {
         self.0.iter().map(|(key, value)| (key, value))
+    }
+
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = (&K, &mut V)> {
+        self.0.iter_mut().map(|(key, value)| (&*key, value))
+    }
+
+    pub(crate) fn pop_first(&mut self) {
+        if !self.0.is_empty() {
+            self.0.remove(0);
+        }
     }
 
     pub(crate) fn keys(&self) -> impl Iterator<Item = &K> {
@@ -48,6 +58,24 @@ impl<K, V> SortedMap<K, V> {
 
     pub(crate) fn retain(&mut self, mut keep: impl FnMut(&K, &mut V) -> bool) {
         self.0.retain_mut(|(key, value)| keep(key, value));
+    }
+}
+
+impl<K: Ord + Copy, V: Default> SortedMap<K, V> {
+    /// The value of `key`, which is a default one where there was none.
+    pub(crate) fn or_default(&mut self, key: K) -> &mut V {
+        let at = match self.find(&key) {
+            Ok(at) => at,
+            Err(at) => {
+                self.0.insert(at, (key, V::default()));
+                at
+            }
+        };
+        // The place was just found or made.
+        match self.0.get_mut(at) {
+            Some((_, value)) => value,
+            None => unreachable!("the place exists"),
+        }
     }
 }
 

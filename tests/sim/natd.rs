@@ -12,8 +12,8 @@ use nat_core::nat::{Nat, Origin};
 use nat_core::policy::Policy;
 use nat_core::time::Timestamp;
 use natd::engine::{Arrival, Engine, Stage};
-use passthrough::Passthrough;
 use passthrough::settings::Settings;
+use passthrough::{Memory, Passthrough};
 
 use crate::nat::{NatUnderTest, Sent};
 
@@ -22,6 +22,8 @@ pub(crate) struct Natd {
     engine: Engine,
     held: BTreeMap<HoldId, Vec<u8>>,
     conntrack: BTreeSet<(Ipv4Addr, Ipv4Addr)>,
+    /// What the daemon writes down once a second.
+    written: (Duration, Memory),
     lan: InterfaceAddress,
     wan: Ipv4Addr,
     seed: u64,
@@ -35,6 +37,7 @@ impl Natd {
             engine: engine(Duration::ZERO, wan, lan, seed),
             held: BTreeMap::new(),
             conntrack: BTreeSet::new(),
+            written: Default::default(),
             lan,
             wan,
             seed,
@@ -58,6 +61,9 @@ impl Natd {
             Decision::Pass | Decision::Drop(_) => {}
         }
         self.carry_out(out);
+        if now - self.written.0 >= Duration::from_secs(1) {
+            self.written = (now, self.engine.vpn.memory());
+        }
     }
 
     fn carry_out(&mut self, out: &mut Vec<Sent>) {
@@ -122,6 +128,7 @@ impl NatUnderTest for Natd {
         }
         self.held.clear();
         self.engine = engine(now, self.wan, self.lan, self.seed);
+        self.engine.vpn.recall(at(now), &self.written.1);
         for &(device, server) in &self.conntrack {
             let original =
                 KernelTuple { protocol: 50, src: Endpoint::new(device, 0), dst: Endpoint::new(server, 0) };

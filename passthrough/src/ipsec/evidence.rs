@@ -10,7 +10,7 @@
 //! up beside how often it did, and the sign is believed when chance is out of the question. At most one event in a
 //! while is counted, since the packets of one burst say the same thing many times.
 
-use alloc::collections::BTreeMap;
+use crate::sorted::SortedMap;
 use alloc::vec::Vec;
 use core::net::Ipv4Addr;
 use core::time::Duration;
@@ -152,7 +152,7 @@ impl Score {
         &mut self,
         now: Timestamp,
         devices: &[Ipv4Addr],
-        senders: &BTreeMap<Ipv4Addr, Sender>,
+        senders: &SortedMap<Ipv4Addr, Sender>,
     ) -> Option<Ipv4Addr> {
         if self.last.is_some_and(|last| now.since(last) < APART) {
             return None;

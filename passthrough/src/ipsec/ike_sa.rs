@@ -5,7 +5,7 @@
 //! of NAT: where both sides know, an ordinary port is better, since servers that see a second client on 500 of one
 //! address may take it for the first one come back.
 
-use alloc::collections::BTreeMap;
+use crate::sorted::SortedMap;
 use alloc::vec::Vec;
 use core::net::Ipv4Addr;
 use core::time::Duration;
@@ -13,6 +13,7 @@ use core::time::Duration;
 use nat_core::flow::{Direction, Endpoint};
 use nat_core::time::Timestamp;
 
+use super::memory::KnownIkeSa;
 use crate::ike::{Exchange, IkeHeader, IkeSpi, IkeVersion, NatT};
 
 /// An IKE SA that nobody has answered is forgotten after this long.
@@ -76,11 +77,11 @@ const REMOTE: u32 = 1 << 31;
 /// All IKE SAs.
 #[derive(Debug, Default)]
 pub(super) struct IkeSas {
-    sas: BTreeMap<(Ipv4Addr, IkeSpi), IkeSa>,
+    sas: SortedMap<(Ipv4Addr, IkeSpi), IkeSa>,
     /// Servers that want port 500, of everyone or of one device.
-    needs: BTreeMap<(Ipv4Addr, Option<Ipv4Addr>), Timestamp>,
+    needs: SortedMap<(Ipv4Addr, Option<Ipv4Addr>), Timestamp>,
     /// Whose payload inside UDP belongs to which IKE SA.
-    inside_udp: BTreeMap<(Ipv4Addr, Endpoint), IkeSpi>,
+    inside_udp: SortedMap<(Ipv4Addr, Endpoint), IkeSpi>,
 }
 
 impl IkeSas {
@@ -153,6 +154,25 @@ impl IkeSas {
         };
         self.sas.insert((remote, header.initiator), sa);
         true
+    }
+
+    /// An IKE SA that was known before natd was restarted.
+    pub(super) fn recall(&mut self, now: Timestamp, known: &KnownIkeSa) {
+        let header = IkeHeader {
+            initiator: known.initiator,
+            responder: known.responder,
+            next_payload: 0,
+            version: if known.version == 1 { IkeVersion::V1 } else { IkeVersion::V2 },
+            exchange: Exchange::Other(0),
+            flags: 0,
+            message_id: 0,
+            length: 28,
+        };
+        if self.enter(now, known.remote, known.device, &header, known.external, known.shared) && known.floated
+        {
+            self.float(known.remote, known.initiator, known.device);
+        }
+        self.establish(known.remote, known.initiator);
     }
 
     /// The IKE SA of `device` that was last in use with `remote`, other than `except`.
@@ -345,6 +365,19 @@ impl IkeSa {
                 Agreed::Pair { exchange: (id & !REMOTE) | by_remote, anew: false }
             }
             _ => Agreed::Nothing,
+        }
+    }
+
+    pub(super) fn known(&self, remote: Ipv4Addr, initiator: IkeSpi) -> KnownIkeSa {
+        KnownIkeSa {
+            remote,
+            initiator,
+            responder: self.responder,
+            version: if self.version == IkeVersion::V1 { 1 } else { 2 },
+            device: self.device,
+            external: self.external,
+            shared: self.shared,
+            floated: self.floated,
         }
     }
 

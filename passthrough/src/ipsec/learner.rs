@@ -26,7 +26,7 @@
 //! After a rekey, old and new pair live side by side until the old one has been silent for long. Gates of a device
 //! that moved on to a newer pair, or did not move at all, close after a while.
 
-use alloc::collections::BTreeMap;
+use crate::sorted::SortedMap;
 use alloc::vec::Vec;
 use core::net::Ipv4Addr;
 use core::time::Duration;
@@ -138,15 +138,15 @@ pub(super) struct Unknown {
 /// ESP with one remote host.
 #[derive(Debug, Default)]
 pub(super) struct Remote {
-    children: BTreeMap<u32, Child>,
+    children: SortedMap<u32, Child>,
     next: u32,
-    by_inbound: BTreeMap<u32, u32>,
-    by_outbound: BTreeMap<(u32, Ipv4Addr), u32>,
+    by_inbound: SortedMap<u32, u32>,
+    by_outbound: SortedMap<(u32, Ipv4Addr), u32>,
     /// Children whose inbound SPI is not known, those whose gate opened first in front.
     open: Vec<u32>,
     unknown: Vec<Unknown>,
     /// When devices sent ESP, and how far the remote host is from them.
-    senders: BTreeMap<Ipv4Addr, Sender>,
+    senders: SortedMap<Ipv4Addr, Sender>,
     /// Changes with whatever may change a verdict on a packet that is held.
     changes: u32,
 }
@@ -254,7 +254,7 @@ impl Remote {
             .children
             .values()
             .any(|c| c.device == from && matches!(c.origin, Origin::Exchange(spi, _) if spi != of));
-        for (&id, child) in &mut self.children {
+        for (&id, child) in self.children.iter_mut() {
             let moves = match child.origin {
                 Origin::Exchange(spi, _) => spi == of,
                 Origin::Esp | Origin::Restart => only_esp,
@@ -268,6 +268,45 @@ impl Remote {
                 }
             }
         }
+    }
+
+    /// What was known of a pair before natd was restarted.
+    pub(super) fn recall(
+        &mut self,
+        now: Timestamp,
+        device: Ipv4Addr,
+        inbound: Option<u32>,
+        outbound: Option<u32>,
+    ) {
+        let Some(id) = self.add(now, Timestamp::ZERO, device, Origin::Esp, Learned::Restart) else { return };
+        if let Some(child) = self.children.get_mut(&id) {
+            child.created = Timestamp::ZERO; // whatever is owed has been for a while
+            child.outbound = outbound;
+            child.inbound = inbound;
+            child.last = now;
+        }
+        if let Some(spi) = outbound {
+            self.by_outbound.insert((spi, device), id);
+        }
+        if let Some(spi) = inbound {
+            self.by_inbound.insert(spi, id);
+            self.open.retain(|&other| other != id);
+        }
+    }
+
+    /// An SPI that was not decided upon before natd was restarted.
+    pub(super) fn recall_undecided(&mut self, now: Timestamp, spi: u32, devices: &[Ipv4Addr]) {
+        let may_be = |id: &&u32| self.children.get(id).is_some_and(|child| devices.contains(&child.device));
+        let candidates: Vec<u32> = self.open.iter().filter(may_be).copied().collect();
+        if !candidates.is_empty() && self.unknown.len() < MAX_UNKNOWN {
+            let score = Score::default();
+            self.unknown.push(Unknown { spi, last: now, packets: 2, candidates, chosen: true, score });
+        }
+    }
+
+    /// Devices whose `unknown` may be.
+    pub(super) fn may_be(&self, unknown: &Unknown) -> Vec<Ipv4Addr> {
+        devices(&self.children, &unknown.candidates)
     }
 
     /// A packet from `device`.
@@ -463,7 +502,7 @@ impl Remote {
                 child.asks(now);
             }
         }
-        let sender = self.senders.entry(device).or_default();
+        let sender = self.senders.or_default(device);
         let often = sender.per_second(now);
         sender.sends(now);
         for unknown in &mut self.unknown {
@@ -473,7 +512,7 @@ impl Remote {
 
     /// How far the remote host is from `device`.
     pub(super) fn set_round_trip(&mut self, device: Ipv4Addr, round_trip: Duration) {
-        self.senders.entry(device).or_default().round_trip = Some(round_trip);
+        self.senders.or_default(device).round_trip = Some(round_trip);
     }
 
     /// A server on the LAN gets what nobody else is owed.
@@ -690,7 +729,7 @@ impl Remote {
 }
 
 /// The devices of these children, each once.
-fn devices(children: &BTreeMap<u32, Child>, ids: &[u32]) -> Vec<Ipv4Addr> {
+fn devices(children: &SortedMap<u32, Child>, ids: &[u32]) -> Vec<Ipv4Addr> {
     let mut devices = Vec::with_capacity(ids.len());
     for child in ids.iter().filter_map(|id| children.get(id)) {
         if !devices.contains(&child.device) {

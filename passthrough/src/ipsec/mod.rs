@@ -10,8 +10,9 @@
 mod evidence;
 mod ike_sa;
 mod learner;
+mod memory;
 
-use alloc::collections::BTreeMap;
+use crate::sorted::SortedMap;
 use alloc::vec::Vec;
 use core::net::Ipv4Addr;
 use core::time::Duration;
@@ -24,6 +25,7 @@ use nat_core::time::Timestamp;
 
 use self::ike_sa::{Agreed, IkeSas};
 use self::learner::{Origin, Remote, Sent, Verdict};
+pub use self::memory::{KnownIkeSa, KnownPair, Memory, Undecided};
 use crate::bytes::be64;
 use crate::carry::{self, Key};
 use crate::esp::EspHeader;
@@ -47,11 +49,11 @@ const FORGET_EVERY: Duration = Duration::from_secs(5);
 #[derive(Debug, Default)]
 pub(crate) struct Ipsec {
     ike: IkeSas,
-    remotes: BTreeMap<Ipv4Addr, Remote>,
+    remotes: SortedMap<Ipv4Addr, Remote>,
     /// Remote hosts to which the router itself speaks IPsec.
-    router: BTreeMap<Ipv4Addr, Timestamp>,
+    router: SortedMap<Ipv4Addr, Timestamp>,
     /// Who last sent ESP with a reserved SPI to a remote host (RFC 4303 section 2.1).
-    reserved: BTreeMap<Ipv4Addr, Ipv4Addr>,
+    reserved: SortedMap<Ipv4Addr, Ipv4Addr>,
     next_forgetting: Timestamp,
 }
 
@@ -275,7 +277,7 @@ impl Ipsec {
         if self.remotes.len() >= MAX_REMOTES && !self.remotes.contains_key(&addr) {
             return None;
         }
-        Some(self.remotes.entry(addr).or_default())
+        Some(self.remotes.or_default(addr))
     }
 
     /// IKE or payload inside UDP, from the WAN; `None`: the NAT decides, and tells [`Self::udp_delivered`].
@@ -462,7 +464,46 @@ impl Ipsec {
     /// Conntrack knew ESP between the two when natd started.
     pub(crate) fn adopt(&mut self, now: Timestamp, device: Ipv4Addr, remote: Ipv4Addr) {
         if let Some(esp) = self.remote(remote) {
-            esp.adopt(now, device);
+            if !esp.users().any(|user| user == device) {
+                esp.adopt(now, device);
+            }
+        }
+    }
+
+    /// Everything that must outlive natd.
+    pub(crate) fn memory(&self) -> Memory {
+        let mut memory = Memory::default();
+        for (&remote, esp) in self.remotes.iter() {
+            memory.pairs.extend(esp.children().map(|child| KnownPair {
+                remote,
+                device: child.device,
+                inbound: child.inbound,
+                outbound: child.outbound,
+            }));
+            memory.undecided.extend(esp.unknown().iter().map(|unknown| Undecided {
+                remote,
+                spi: unknown.spi,
+                devices: esp.may_be(unknown),
+            }));
+        }
+        memory.ike.extend(self.ike.iter().map(|(remote, spi, sa)| sa.known(remote, spi)));
+        memory
+    }
+
+    /// Takes up what was known before natd was restarted.
+    pub(crate) fn recall(&mut self, now: Timestamp, memory: &Memory) {
+        for known in &memory.ike {
+            self.ike.recall(now, known);
+        }
+        for pair in &memory.pairs {
+            if let Some(esp) = self.remote(pair.remote) {
+                esp.recall(now, pair.device, pair.inbound, pair.outbound);
+            }
+        }
+        for undecided in &memory.undecided {
+            if let Some(esp) = self.remotes.get_mut(&undecided.remote) {
+                esp.recall_undecided(now, undecided.spi, &undecided.devices);
+            }
         }
     }
 
@@ -529,7 +570,7 @@ impl Ipsec {
     pub(crate) fn views(&self, now: Timestamp, views: &mut Vec<TunnelView>) {
         let mut pairs: Vec<(Ipv4Addr, Ipv4Addr)> =
             self.ike.iter().map(|(remote, _, sa)| (sa.device.addr, remote)).collect();
-        for (&remote, esp) in &self.remotes {
+        for (&remote, esp) in self.remotes.iter() {
             pairs.extend(esp.users().map(|user| (user, remote)));
         }
         pairs.sort_unstable();
