@@ -134,8 +134,16 @@ fn measure(row: &Row) -> (Cell, Cell) {
 fn cell(row: &Row, nat: Nat) -> Cell {
     let lab = catch_unwind(|| (row.builder)().nat(nat).start());
     let mut lab = lab.map_err(said)?.ok_or("kernel tests are switched off")?;
+    let watch = lab.watch_for_leaks();
     // The lab outlives a panic in the measurement, so that it does not print its state.
-    catch_unwind(AssertUnwindSafe(|| (row.measure)(&mut lab))).unwrap_or_else(|panic| Err(said(panic)))
+    let cell = catch_unwind(AssertUnwindSafe(|| (row.measure)(&mut lab)));
+    let mut finding = cell.unwrap_or_else(|panic| Err(said(panic)))?;
+    let leaked = watch.seen().len();
+    if leaked > 0 {
+        finding.words.push_str(&format!("; household addresses on the WAN: {leaked} packets"));
+        finding.right = false;
+    }
+    Ok(finding)
 }
 
 /// The first line of a panic's message.

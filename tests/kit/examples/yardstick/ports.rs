@@ -72,9 +72,9 @@ pub(crate) fn ike(lab: &mut Lab) -> Cell {
     let devices: Vec<UdpSocket> =
         lab.devices().into_iter().map(|(node, addr)| impatient(node, addr, 500)).collect();
     let (old, new) = devices.split_at(2);
-    let (legacy, right) = without_nat_t(old, &impatient(&lab.s1, S1, 500));
     let (capable, works) = with_nat_t(new, &impatient(&lab.s2, S2, 500));
-    Ok(Finding { words: format!("{legacy}. {capable}"), right: right && works })
+    let (legacy, right) = without_nat_t(old, &impatient(&lab.s1, S1, 500));
+    Ok(Finding { words: format!("{capable}. {legacy}"), right: right && works })
 }
 
 /// The server answers to port 500, whatever port it was asked from.
@@ -170,19 +170,13 @@ pub(crate) fn l2tp(lab: &mut Lab) -> Cell {
     let devices: Vec<UdpSocket> =
         lab.devices().into_iter().map(|(node, addr)| impatient(node, addr, 1701)).collect();
     let (first, second) = devices.split_at(2);
-    let (fixed, right) = tunnels(lab, first, &lab.s1, S1, Answers::ToFixedPort);
-    let (other, works) = tunnels(lab, second, &lab.s2, S2, Answers::FromAnotherPort);
+    let (fixed, right) = tunnels(first, &lab.s1, S1, Answers::ToFixedPort);
+    let (other, works) = tunnels(second, &lab.s2, S2, Answers::FromAnotherPort);
     let words = format!("Answers to 1701: {fixed}. Answers from another port: {other}");
     Ok(Finding { words, right: right && works })
 }
 
-fn tunnels(
-    _lab: &Lab,
-    devices: &[UdpSocket],
-    node: &Node,
-    addr: Ipv4Addr,
-    answers: Answers,
-) -> (String, bool) {
+fn tunnels(devices: &[UdpSocket], node: &Node, addr: Ipv4Addr, answers: Answers) -> (String, bool) {
     let server = impatient(node, addr, 1701);
     let another = impatient(node, addr, 1702);
     let asked: Vec<_> = devices
