@@ -90,12 +90,9 @@ fn four_devices() -> LabBuilder {
 }
 
 fn main() -> ExitCode {
-    let mut arguments = std::env::args().skip(1).peekable();
-    let form = match arguments.peek().map(String::as_str) {
-        Some("--markdown") => report::Form::Markdown,
-        _ => report::Form::Text,
-    };
-    let wanted: Vec<String> = arguments.filter(|argument| argument != "--markdown").collect();
+    let (options, wanted): (Vec<String>, Vec<String>) =
+        std::env::args().skip(1).partition(|argument| argument == "--markdown");
+    let form = if options.is_empty() { report::Form::Text } else { report::Form::Markdown };
     if let Some(unknown) = wanted.iter().find(|name| !ROWS.iter().any(|row| row.name == **name)) {
         eprintln!("yardstick: there is no row {unknown}\nusage: tests/yardstick.sh [--markdown] [ROW...]");
         return ExitCode::from(2);
