@@ -223,12 +223,17 @@ pub(crate) fn no_control(lab: &mut Lab) -> Cell {
     let out = holds_within(WAIT, || call_ids(&server, WAN).contains(&7));
     server.send(&raw::pptp_gre(S1, WAN, 100, 1));
     let back = holds_within(WAIT, || call_ids(&device, S1).contains(&100));
-    let mut words = format!("{} out, {} back", share(usize::from(out), 1), share(usize::from(back), 1));
-    let said = if lab.nat() == Nat::Natd { lab.natd().command(&["status"]).stdout } else { String::new() };
-    let named = said.lines().find(|line| line.contains("without a control connection"));
-    words.push_str(&match named {
-        Some(line) => format!("; status: \"{}\"", one_line(line)),
-        None => "; nothing names the reason".to_owned(),
-    });
-    Ok(Finding { words, right: named.is_some() })
+    let words = format!("{} out, {} back", share(usize::from(out), 1), share(usize::from(back), 1));
+    let said = if lab.nat() == Nat::Natd { lab.natd().log() } else { String::new() };
+    let named = [7, 100].into_iter().find_map(|id| complaint(&said, id));
+    let right = named.is_some();
+    let reason = named.map_or("nothing names the reason".to_owned(), |said| format!("log: \"{said}\""));
+    Ok(Finding { words: format!("{words}; {reason}"), right })
+}
+
+/// What the log says of GRE with this Call ID between a device and the server.
+fn complaint(log: &str, call_id: u16) -> Option<String> {
+    let id = format!("Call ID {call_id}:");
+    let line = log.lines().find(|line| line.contains(&S1.to_string()) && line.contains(&id))?;
+    Some(one_line(line))
 }
