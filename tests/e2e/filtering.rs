@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use testkit::address::{D1, D2, S1, S2, WAN, at};
-use testkit::{Lab, capture::Keep, pause, socket, traffic};
+use testkit::{Lab, capture::Keep, discovery, pause, socket};
 
 /// Who gets through to a mapping that a device made towards S1:3478: the same address from another port, and
 /// another address.
@@ -91,56 +91,6 @@ fn a_low_port_that_collides_stays_low_and_odd() {
     assert!(second.port() % 2 == 1 || lab.nat() == testkit::Nat::KernelMasquerade, "{second}");
 }
 
-/// What coturn's RFC 5780 client says about the lab's NAT; another device has taken its port towards the
-/// second address first, which a merely port-preserving NAT does not survive.
-fn natdiscovery(lab: &Lab) -> String {
-    // RFC 5780 needs a server with two addresses and two ports.
-    lab.s1.ip("addr add 198.51.100.11/24 dev eth0\n");
-    let turn = lab.s1.spawn(&[
-        "turnserver",
-        "-S",
-        "-n",
-        "-L",
-        "198.51.100.10",
-        "-L",
-        "198.51.100.11",
-        "--no-cli",
-        "--no-tls",
-        "--no-dtls",
-        "-l",
-        "stdout",
-        "--simple-log",
-        "--pidfile",
-        &lab.dir().join("turn.pid").to_string_lossy(),
-    ]);
-    let ready = || {
-        let socket = lab.internet.udp(at(testkit::address::GATEWAY, 0));
-        socket.set_read_timeout(Some(Duration::from_millis(200))).expect("a timeout can be set");
-        // A STUN binding request (RFC 5389 section 6) without attributes.
-        let mut request = vec![0, 1, 0, 0, 0x21, 0x12, 0xa4, 0x42];
-        request.extend([7; 12]);
-        socket.send_to(&request, at(S1, 3479)).is_ok() && socket::receive(&socket).is_ok()
-    };
-    testkit::wait_for(&format!("turnserver\n{}", turn.log()), Duration::from_secs(15), ready);
-    let second = at(std::net::Ipv4Addr::new(198, 51, 100, 11), 3478);
-    let _taken = traffic::udp_talk(&lab.d2, at(D2, 41_000), second, Duration::from_millis(100));
-    let taken = lab.capture_wan();
-    taken.wait_for("the other device's packet", Duration::from_secs(3), |wire| wire.to() == second);
-    let said = lab.d1.run(&[
-        "turnutils_natdiscovery",
-        "-m",
-        "-f",
-        "-L",
-        "192.168.1.11",
-        "-l",
-        "41000",
-        "-p",
-        "3478",
-        "198.51.100.10",
-    ]);
-    format!("{}\n{}", said.stdout, said.stderr)
-}
-
 #[test]
 fn coturn_finds_endpoint_independent_mapping_after_a_collision_and_the_filtering_of_the_configuration() {
     for (filtering, words) in [
@@ -152,7 +102,7 @@ fn coturn_finds_endpoint_independent_mapping_after_a_collision_and_the_filtering
             .natd(&format!("filtering = \"{filtering}\""))
             .beyond_kernel("its mapping depends on the address once a port is taken");
         let Some(lab) = lab.start() else { return };
-        let said = natdiscovery(&lab);
+        let said = discovery::after_a_collision(&lab);
         assert!(said.contains("NAT with Endpoint Independent Mapping"), "{filtering}:\n{said}");
         assert!(said.contains(&format!("NAT with {words}")), "{filtering}:\n{said}");
     }

@@ -35,6 +35,7 @@
 pub mod address;
 pub mod capture;
 pub mod clock;
+pub mod discovery;
 pub mod kernel;
 pub mod lab;
 pub mod nat;
