@@ -15,6 +15,9 @@
 //!   scale from it. What is left of an older connection (TIME_WAIT, CLOSE and so on) makes the kernel forget
 //!   the entry and call the SYN NEW, or measures it by the old window: it is deleted first. A connection that is
 //!   alive and was opened in the admission's direction is left as it is: a SYN passes it, unheeded.
+//! * GRE: the kernel takes a GRE entry's timeouts from the packet that made it, so one that was made here would be
+//!   over with its first packet. Its timeout is therefore fixed: no packet changes it, and to prolong it takes a
+//!   new entry. One that a packet has made is changed like any other.
 //!
 //! Example: 192.168.1.2:5000 has a mapping and spoke to 192.0.2.9:53; 192.0.2.9:54 answers. The filtering is
 //! address-dependent, so natd accepts, rewrites the destination, and asks for
@@ -62,6 +65,7 @@ const IPS_ASSURED: u32 = 1 << 2;
 const IPS_CONFIRMED: u32 = 1 << 3;
 const IPS_SRC_NAT: u32 = 1 << 4;
 const IPS_DST_NAT: u32 = 1 << 5;
+const IPS_FIXED_TIMEOUT: u32 = 1 << 10;
 const TCP_SYN_SENT: u8 = 1;
 const TCP_SYN_RECV: u8 = 2;
 const TCP_ESTABLISHED: u8 = 3;
@@ -259,9 +263,10 @@ struct TcpEntry {
 impl Entry {
     fn wanted(admission: &Admission) -> Self {
         let tcp = admission.tcp.filter(|_| admission.original.protocol == TCP);
+        let fixed = if admission.original.protocol == GRE { IPS_FIXED_TIMEOUT } else { 0 };
         Self {
             original: admission.original,
-            status: IPS_CONFIRMED | IPS_SEEN_REPLY | IPS_ASSURED,
+            status: IPS_CONFIRMED | IPS_SEEN_REPLY | IPS_ASSURED | fixed,
             timeout: admission.timeout,
             tcp: tcp.map(|progress| match progress {
                 TcpProgress::Opening => TcpEntry { state: TCP_SYN_SENT, liberal: false },
@@ -323,6 +328,9 @@ impl Found {
 
     /// What to ask for so that this entry does what the `wanted` one would; `None`: only a new one can.
     fn change_to(&self, wanted: &Entry) -> Option<Entry> {
+        if self.status & IPS_FIXED_TIMEOUT != 0 {
+            return None;
+        }
         let opening = wanted.tcp.is_some_and(|tcp| tcp.state == TCP_SYN_SENT);
         let tcp = match self.tcp_state {
             // It takes a SYN as it is.
@@ -331,7 +339,7 @@ impl Found {
             _ if opening => return None,
             _ => wanted.tcp,
         };
-        Some(Entry { status: self.status | wanted.status, tcp, ..*wanted })
+        Some(Entry { status: (self.status | wanted.status) & !IPS_FIXED_TIMEOUT, tcp, ..*wanted })
     }
 
     fn flow(&self) -> KernelFlow {
