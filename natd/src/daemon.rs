@@ -10,6 +10,7 @@
 
 mod error;
 mod handover;
+mod memory;
 mod status;
 mod worker;
 mod world;
@@ -149,6 +150,8 @@ struct Daemon {
     server: Option<Server>,
     next_listeners: Timestamp,
     next_rules: Timestamp,
+    /// Where IPsec sessions are written down, and what of them was.
+    written: (PathBuf, Option<u32>),
     /// Until then, flows that a kernel NAT began while the rules went in may come to light.
     sweep_until: Timestamp,
     /// `natd stop --open`: the guard goes too.
@@ -188,6 +191,8 @@ impl Daemon {
             log::warn!("{line}");
         }
         let mut engine = Engine::new(nat, Passthrough::new(config.passthrough.clone()));
+        let written = socket.unwrap_or(&config.socket).with_extension("ipsec");
+        recall(&written, &config, &mut engine, started);
         let adopted = handover::adopt(&mut conntrack, &mut engine, started)?;
         let releasers = queues.iter().map(Queue::releaser).collect::<io::Result<_>>();
         let releasers = releasers.map_err(|error| RunError::System("share a queue", error))?;
@@ -233,6 +238,7 @@ impl Daemon {
             server: Some(server),
             next_listeners: started + LISTENERS_EVERY,
             next_rules: started + RULES_EVERY,
+            written: (written, None),
             sweep_until: started + SWEEP,
             open: false,
         };
@@ -297,6 +303,7 @@ impl Daemon {
             engine.handle_timeout(now);
         }
         self.shared.carrier.carry_out_all(&self.shared);
+        self.write_down();
         if now >= self.next_listeners {
             self.next_listeners = now + LISTENERS_EVERY;
             let listeners = world::listeners();
@@ -317,6 +324,21 @@ impl Daemon {
                     log::error!("the rules cannot be put back: {error}");
                 }
             }
+        }
+    }
+
+    /// Writes down what IPsec sessions need to go on after a restart, if that has changed.
+    fn write_down(&mut self) {
+        let (path, before) = &mut self.written;
+        let (wan, memory) = {
+            let engine = self.shared.engine();
+            let revision = engine.vpn.revision();
+            let Some(wan) = engine.nat.address().filter(|_| *before != Some(revision)) else { return };
+            *before = Some(revision);
+            (wan, engine.vpn.memory())
+        };
+        if let Err(error) = files::replace(path, &memory::render(wan, &memory)) {
+            log::warn!("{}: {error}; IPsec sessions would not outlive a restart", path.display());
         }
     }
 
@@ -416,6 +438,7 @@ impl Daemon {
         if let Err(error) = self.kernel.remove() {
             log::error!("rules may have stayed behind: {error}");
         }
+        self.write_down();
         self.stop_workers.raise();
         for worker in self.workers.drain(..) {
             if worker.join().is_err() {
@@ -464,6 +487,16 @@ pub(crate) fn want(rules: Rules) -> Want {
         Rules::Auto => Want::Auto,
         Rules::Nft => Want::Nft,
         Rules::Iptables => Want::Iptables,
+    }
+}
+
+/// Takes up IPsec sessions that were written down at `path` not too long ago.
+fn recall(path: &Path, config: &Config, engine: &mut Engine, now: Timestamp) {
+    let Some((text, age)) = files::recall(path) else { return };
+    let memory = engine.nat.address().and_then(|wan| memory::parse(wan, &text));
+    if let Some(memory) = memory.filter(|_| age < config.passthrough.esp_idle) {
+        engine.vpn.recall(now, &memory);
+        log::info!("IPsec: {} pairs of SPIs are known from before the restart", memory.pairs.len());
     }
 }
 

@@ -457,6 +457,15 @@ impl Keyed {
         let mut open = self.party(remote, glance.carrier).filter(|(_, other)| !settled(other));
         match (glance.carrier, open.next(), open.next()) {
             (Carrier::L2tpV3, Some((number, _)), None) => Ok(number),
+            // Sessions set up by hand mostly have one number for both directions.
+            (Carrier::L2tpV3, Some(_), Some(_)) => {
+                let same = |c: &Conversation| glance.to.is_some_and(|key| c.outbound.contains(&key));
+                let mut alike = self.party(remote, glance.carrier).filter(|(_, c)| !settled(c) && same(c));
+                match (alike.next(), alike.next()) {
+                    (Some((number, _)), None) => Ok(number),
+                    _ => Err(Refusal::Ambiguous),
+                }
+            }
             (Carrier::Gre | Carrier::L2tpV3, ..) => Err(Refusal::Ambiguous),
         }
     }

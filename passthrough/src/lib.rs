@@ -92,6 +92,15 @@ enum Switch {
 }
 
 impl Switch {
+    /// Why a packet is refused where the switch is off.
+    const fn off(self) -> DropReason {
+        match self {
+            Self::Ipsec => DropReason::IpsecOff,
+            Self::Pptp => DropReason::PptpOff,
+            Self::L2tp => DropReason::L2tpOff,
+        }
+    }
+
     const fn name(self) -> &'static str {
         match self {
             Self::Ipsec => "ipsec",
@@ -216,7 +225,7 @@ impl Passthrough {
         let (device, server) = (packet.src, packet.dst);
         let access = self.access(switch);
         if !access.on {
-            return Err((switch, DropReason::VpnOff));
+            return Err((switch, switch.off()));
         }
         if !access.allows(device, server) {
             return Err((switch, DropReason::VpnNotAllowed));
@@ -399,14 +408,14 @@ impl Passthrough {
             (Body::Other(AH), _) => nat.inbound(now, packet, false),
             (Body::Tcp(segment), _) => {
                 if segment.dst_port == PPTP && self.is_closed_to_strangers(Switch::Pptp, Protocol::Tcp, nat) {
-                    return nat.refuse(DropReason::VpnOff);
+                    return nat.refuse(DropReason::PptpOff);
                 }
                 let decided = self.by_nat(now, packet, nat);
                 self.control(now, packet, Direction::Inbound, decided, nat)
             }
             (Body::Udp { dst_port, .. }, Some(tuple)) => {
                 if dst_port == L2TP && self.is_closed_to_strangers(Switch::L2tp, Protocol::Udp, nat) {
-                    return nat.refuse(DropReason::VpnOff);
+                    return nat.refuse(DropReason::L2tpOff);
                 }
                 let own = self.router_spoke(now, packet.src, UDP);
                 let alone = self.is_alone();
@@ -778,6 +787,11 @@ impl Passthrough {
     /// What must outlive natd, so that IPsec goes on after a restart.
     pub fn memory(&self) -> Memory {
         self.ipsec.memory()
+    }
+
+    /// Changes whenever [`Self::memory`] may have.
+    pub fn revision(&self) -> u32 {
+        self.ipsec.revision()
     }
 
     /// Takes up what was known before natd was restarted; before [`Self::adopt`].

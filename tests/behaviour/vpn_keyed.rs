@@ -92,8 +92,8 @@ fn l2tpv3_is_refused_where_l2tp_is_off() {
     w.lan(&session(A, S, 7)).sent();
     w.wan(&session(S, WAN, 8)).sent();
     w.engine.vpn.set_settings(off);
-    assert_eq!(w.lan(&session(A, S, 7)), Out::Dropped(DropReason::VpnOff));
-    assert_eq!(w.wan(&session(S, WAN, 8)), Out::Dropped(DropReason::VpnOff));
+    assert_eq!(w.lan(&session(A, S, 7)), Out::Dropped(DropReason::L2tpOff));
+    assert_eq!(w.wan(&session(S, WAN, 8)), Out::Dropped(DropReason::L2tpOff));
     assert_eq!(w.transmits().remove(0).carried()[..2], [3, 13]);
     w.lan(&gre(A, S, 1)).sent();
 }

@@ -117,9 +117,9 @@ fn switched_off_it_is_refused_at_once() {
     let forward = Forward { protocol: Protocol::Udp, external, host: A, internal_first: L2TP };
     let off = Settings { l2tp: Access { on: false, ..Settings::default().l2tp }, ..Settings::default() };
     let mut w = World::both(Policy { forwards: vec![forward], ..Policy::default() }, off, [7; 16]);
-    assert_eq!(w.lan(&from(A, &request(1))), Out::Dropped(DropReason::VpnOff));
+    assert_eq!(w.lan(&from(A, &request(1))), Out::Dropped(DropReason::L2tpOff));
     assert_eq!(w.transmits().remove(0).carried()[..2], [3, 13]);
-    assert_eq!(w.wan(&to_wan(L2TP, &request(1))), Out::Dropped(DropReason::VpnOff));
+    assert_eq!(w.wan(&to_wan(L2TP, &request(1))), Out::Dropped(DropReason::L2tpOff));
     assert_eq!(w.sessions().len(), 0);
 }
 

@@ -113,15 +113,15 @@ fn a_device_that_answers_may_be_ahead_of_its_reply() {
 #[test]
 fn switched_off_it_is_refused_at_once() {
     let mut w = World::both(forwarded(), Settings::default(), [7; 16]);
-    assert_eq!(w.lan(&tcp((A, 40_000), (S, 1723)).syn(100)), Out::Dropped(DropReason::VpnOff));
+    assert_eq!(w.lan(&tcp((A, 40_000), (S, 1723)).syn(100)), Out::Dropped(DropReason::PptpOff));
     let rst = w.transmits().remove(0);
     assert_eq!((rst.src(), rst.dst()), ((S, 1723), (A, 40_000)));
     assert_eq!(rst.0[28..34], [0, 0, 0, 101, 0x50, 0x14], "RST and ACK of the SYN");
-    assert_eq!(w.lan(&gre(A, S, 7)), Out::Dropped(DropReason::VpnOff));
+    assert_eq!(w.lan(&gre(A, S, 7)), Out::Dropped(DropReason::PptpOff));
     let icmp = w.transmits().remove(0);
     assert_eq!(icmp.carried()[..2], [3, 13]);
     assert_eq!(icmp.dst().0, A);
-    assert_eq!(w.wan(&tcp((S, 40_000), (WAN, 1723)).syn(100)), Out::Dropped(DropReason::VpnOff));
+    assert_eq!(w.wan(&tcp((S, 40_000), (WAN, 1723)).syn(100)), Out::Dropped(DropReason::PptpOff));
     assert_eq!(w.sessions().len(), 0);
     // Other GRE is not PPTP's.
     w.lan(&portless(GRE, A, S, &[0x20, 0, 8, 0, 0, 0, 0, 1])).sent();
@@ -132,8 +132,8 @@ fn switched_off_in_the_middle_its_calls_stop() {
     let mut w = world();
     call(&mut w, A, 7, 100);
     w.engine.vpn.set_settings(Settings::default());
-    assert_eq!(w.lan(&gre(A, S, 100)), Out::Dropped(DropReason::VpnOff));
-    assert_eq!(w.wan(&gre(S, WAN, 7)), Out::Dropped(DropReason::VpnOff));
+    assert_eq!(w.lan(&gre(A, S, 100)), Out::Dropped(DropReason::PptpOff));
+    assert_eq!(w.wan(&gre(S, WAN, 7)), Out::Dropped(DropReason::PptpOff));
 }
 
 #[test]

@@ -267,7 +267,9 @@ reasons! {
         HoldAnswered => "hold-answered", "an unsolicited SYN that its counterpart overtook";
         AfterStart => "after-start", "TCP from before natd started, not yet heard of from the inside";
         HairpinRefused => "hairpin-refused", "between two devices through the WAN address, switched off or not accepted";
-        VpnOff => "vpn-off", "a kind of VPN that the configuration switches off";
+        IpsecOff => "ipsec-off", "IPsec, which the configuration switches off";
+        PptpOff => "pptp-off", "PPTP, which the configuration switches off";
+        L2tpOff => "l2tp-off", "L2TP, which the configuration switches off";
         VpnNotAllowed => "vpn-not-allowed", "a device or a VPN server that the configuration does not list";
         VpnSecondDevice => "vpn-second-device", "a second device at one VPN server while multi is off";
         VpnLimit => "vpn-limit", "too many VPN sessions of one device or at one server";

@@ -1,8 +1,9 @@
-//! Reading the configuration file.
+//! Reading the configuration file; keeping what must outlive natd.
 
 use std::fmt;
-use std::fs::File;
-use std::io::{self, Read};
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 /// Where the configuration is unless the command line says otherwise.
@@ -74,6 +75,27 @@ pub fn read_config(path: &Path) -> Result<String, ReadError> {
     })
 }
 
+/// Replaces the file at `path`, which only its owner may read, by one that holds `text`: never by a part of it.
+///
+/// # Errors
+/// What the system says: no right to write there, no room.
+pub fn replace(path: &Path, text: &str) -> io::Result<()> {
+    let new = path.with_extension("new");
+    let _ = fs::remove_file(&new);
+    let mut file = File::options().write(true).create_new(true).mode(0o600).open(&new)?;
+    file.write_all(text.as_bytes())?;
+    fs::rename(&new, path)
+}
+
+/// The text of the file at `path` and how long ago it was written; `None` where there is none that can be read.
+pub fn recall(path: &Path) -> Option<(String, std::time::Duration)> {
+    let file = File::open(path).ok()?;
+    let age = file.metadata().ok()?.modified().ok()?.elapsed().unwrap_or_default();
+    let mut text = String::new();
+    file.take(4 * MAX_CONFIG_BYTES).read_to_string(&mut text).ok()?;
+    Some((text, age))
+}
+
 impl From<io::Error> for Reason {
     fn from(error: io::Error) -> Self {
         let is = |kind| error.kind() == kind;
@@ -109,7 +131,7 @@ mod tests {
         for (name, bytes, expected) in rows {
             let path = folder.0.join(name);
             if let Some(bytes) = bytes {
-                std::fs::write(&path, bytes).unwrap();
+                fs::write(&path, bytes).unwrap();
             }
             let error = read_config(&path).unwrap_err().to_string();
             assert_eq!(error, format!("{}: {expected}", path.display()));
@@ -120,7 +142,7 @@ mod tests {
     fn a_file_of_the_greatest_length_is_read() {
         let folder = Folder::new();
         let text = "#".repeat(1024 * 1024);
-        std::fs::write(folder.0.join("natd.toml"), &text).unwrap();
+        fs::write(folder.0.join("natd.toml"), &text).unwrap();
         assert_eq!(read_config(&folder.0.join("natd.toml")).unwrap(), text);
     }
 
@@ -131,14 +153,14 @@ mod tests {
         fn new() -> Self {
             let unique = format!("natd-files-{}-{:?}", std::process::id(), std::thread::current().id());
             let path = std::env::temp_dir().join(unique);
-            std::fs::create_dir(&path).unwrap();
+            fs::create_dir(&path).unwrap();
             Self(path)
         }
     }
 
     impl Drop for Folder {
         fn drop(&mut self) {
-            std::fs::remove_dir_all(&self.0).unwrap();
+            fs::remove_dir_all(&self.0).unwrap();
         }
     }
 }

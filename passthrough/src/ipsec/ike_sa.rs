@@ -82,6 +82,8 @@ pub(super) struct IkeSas {
     needs: SortedMap<(Ipv4Addr, Option<Ipv4Addr>), Timestamp>,
     /// Whose payload inside UDP belongs to which IKE SA.
     inside_udp: SortedMap<(Ipv4Addr, Endpoint), IkeSpi>,
+    /// Changes with the list of IKE SAs and what is lasting in them.
+    pub(super) revision: u32,
 }
 
 impl IkeSas {
@@ -153,6 +155,7 @@ impl IkeSas {
             bytes: [0; 2],
         };
         self.sas.insert((remote, header.initiator), sa);
+        self.revision = self.revision.wrapping_add(1);
         true
     }
 
@@ -191,6 +194,7 @@ impl IkeSas {
     pub(super) fn relocate(&mut self, remote: Ipv4Addr, spi: IkeSpi, to: Endpoint) {
         if let Some(sa) = self.sas.get_mut(&(remote, spi)) {
             sa.device = to;
+            self.revision = self.revision.wrapping_add(1);
         }
     }
 
@@ -207,8 +211,9 @@ impl IkeSas {
         let Some(sa) = self.sas.get_mut(&(remote, header.initiator)) else { return Agreed::Nothing };
         sa.count(now, direction, len);
         sa.measure(now, direction, header);
-        if header.responder != IkeSpi(0) {
+        if header.responder != IkeSpi(0) && sa.responder != header.responder {
             sa.responder = header.responder;
+            self.revision = self.revision.wrapping_add(1);
         }
         let mut wants_500 = None;
         match direction {
@@ -244,6 +249,7 @@ impl IkeSas {
         sa.floated = true;
         sa.device = device;
         self.inside_udp.insert((remote, device), spi);
+        self.revision = self.revision.wrapping_add(u32::from(news));
         news
     }
 
@@ -283,7 +289,7 @@ impl IkeSas {
             }
             stays
         });
-        let Self { sas, inside_udp, needs } = self;
+        let Self { sas, inside_udp, needs, .. } = self;
         inside_udp.retain(|(remote, _), spi| sas.contains_key(&(*remote, *spi)));
         needs.retain(|_, since| now.since(*since) < NEED_MEMORY);
     }

@@ -424,6 +424,7 @@ impl Remote {
             Some((child.device, self.hazard(now, child)))
         }));
         self.unknown.push(Unknown { spi, last: now, packets: 0, candidates, chosen, score });
+        self.changes = self.changes.wrapping_add(1);
         Some(self.unknown.len() - 1)
     }
 

@@ -55,6 +55,8 @@ pub(crate) struct Ipsec {
     /// Who last sent ESP with a reserved SPI to a remote host (RFC 4303 section 2.1).
     reserved: SortedMap<Ipv4Addr, Ipv4Addr>,
     next_forgetting: Timestamp,
+    /// Changes that remote hosts had when they were forgotten, so that their sum never goes back.
+    forgotten: u32,
 }
 
 /// What is to be done with ESP from the WAN.
@@ -470,6 +472,12 @@ impl Ipsec {
         }
     }
 
+    /// Changes whenever [`Self::memory`] may have.
+    pub(crate) fn revision(&self) -> u32 {
+        let remotes = self.remotes.values().fold(self.forgotten, |sum, esp| sum.wrapping_add(esp.changes()));
+        remotes.wrapping_add(self.ike.revision)
+    }
+
     /// Everything that must outlive natd.
     pub(crate) fn memory(&self) -> Memory {
         let mut memory = Memory::default();
@@ -551,8 +559,12 @@ impl Ipsec {
         }
         self.next_forgetting = now + FORGET_EVERY;
         self.ike.forget(now, settings.esp_idle);
+        let forgotten = &mut self.forgotten;
         self.remotes.retain(|_, esp| {
             esp.forget(now, settings.esp_idle);
+            if esp.is_empty() {
+                *forgotten = forgotten.wrapping_add(esp.changes()).wrapping_add(1);
+            }
             !esp.is_empty()
         });
         self.router.retain(|_, last| now.since(*last) < settings.esp_idle);

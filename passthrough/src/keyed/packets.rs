@@ -44,7 +44,7 @@ impl Keyed {
     ) -> Decision {
         let Some(wire) = wire(packet) else { return nat.refuse(DropReason::Malformed) };
         match self.inbound(now, packet.src, wire) {
-            Ok(_) if !on => nat.refuse(DropReason::VpnOff),
+            Ok(_) if !on => nat.refuse(DropReason::L2tpOff),
             Ok(arrival) => {
                 let silent = arrival.conversation.and_then(|conversation| self.silent_since(conversation));
                 let stale = silent.is_none_or(|since| now.since(since) > nat.patience());

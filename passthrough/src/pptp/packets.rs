@@ -51,7 +51,7 @@ impl Pptp {
             return decided; // a device's own port that happens to be 1723
         };
         if opener == Direction::Inbound && !on {
-            return nat.refuse(DropReason::VpnOff);
+            return nat.refuse(DropReason::PptpOff);
         }
         // What the NAT does not believe may be a stranger's: it ends nothing, and none of it is read.
         let heeded = nat.was_heeded();
@@ -113,7 +113,7 @@ impl Pptp {
     ) -> Answer {
         let Some(id) = call_id(packet) else { return Answer::Decided(nat.refuse(DropReason::Malformed)) };
         Answer::Decided(match self.gre_inbound(now, packet.src, id) {
-            GreVerdict::Forward { .. } if !on => nat.refuse(DropReason::VpnOff),
+            GreVerdict::Forward { .. } if !on => nat.refuse(DropReason::PptpOff),
             GreVerdict::Forward { call, device, call_id } => {
                 let before = self.account(now, call, Direction::Inbound, packet.total_len);
                 let stale = before.last.is_none_or(|last| now.since(last) > nat.patience());

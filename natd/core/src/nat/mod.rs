@@ -652,7 +652,14 @@ impl Nat {
 
 /// Would the same packet be refused again? A full table may have room soon, and a reset ends a client's tries.
 fn reason_is_final(reason: DropReason) -> bool {
-    matches!(reason, DropReason::VpnOff | DropReason::VpnNotAllowed | DropReason::VpnSecondDevice)
+    matches!(
+        reason,
+        DropReason::IpsecOff
+            | DropReason::PptpOff
+            | DropReason::L2tpOff
+            | DropReason::VpnNotAllowed
+            | DropReason::VpnSecondDevice
+    )
 }
 
 /// How long `session` lives from its last packet on.

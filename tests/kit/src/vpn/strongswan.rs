@@ -234,13 +234,16 @@ pub fn vpnc_server(lab: &Lab, node: &Node, addr: Ipv4Addr, rekey: Option<Duratio
         let seconds = time.as_secs();
         format!("rekey_time = {seconds}s\n    rand_time = 0s\n    life_time = {}s", seconds * 3)
     });
+    let names = (1..=8).flat_map(|n| [format!("d{n}"), format!("s{n}")]);
+    let users: String =
+        names.map(|name| format!("xauth-{name} {{\n  id = {name}\n  secret = pw\n }}\n ")).collect();
     charon.load(&format!(
         "connections {{\n srv {{\n  version = 1\n  aggressive = yes\n  local_addrs = {addr}\n  \
          proposals = aes128-sha1-modp1024\n  pools = p\n  unique = never\n  local {{\n   auth = psk\n   id = {addr}\n  }}\n  \
          remote-1 {{\n   auth = psk\n  }}\n  remote-2 {{\n   auth = xauth-generic\n  }}\n  \
          children {{\n   net {{\n    local_ts = {INNER}/32,0.0.0.0/0\n    esp_proposals = aes128-sha1\n    {rekey}\n   }}\n  }}\n }}\n}}\n\
          pools {{\n p {{\n  addrs = {POOL}\n }}\n}}\n\
-         secrets {{\n ike-a {{\n  secret = sekret\n }}\n xauth-1 {{\n  id = user\n  secret = pw\n }}\n}}\n"
+         secrets {{\n ike-a {{\n  secret = sekret\n }}\n {users}}}\n"
     ));
     charon
 }

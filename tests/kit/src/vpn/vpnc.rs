@@ -37,9 +37,11 @@ pub fn client(lab: &Lab, node: &Node, addr: Ipv4Addr) -> Background {
             .expect("the lab's folder is writable");
     }
     let file = lab.dir().join(format!("{}-vpnc.conf", node.namespace()));
+    // A server gives one user one inner address, however many devices there are.
+    let user = node.namespace().rsplit('-').next().expect("a name has parts");
     let config = format!(
         "IPSec gateway {addr}\nIPSec ID {name}\nIPSec secret sekret\nIKE Authmode psk\nIKE DH Group dh2\n\
-         Perfect Forward Secrecy nopfs\nXauth username user\nXauth password pw\nNAT Traversal Mode none\n\
+         Perfect Forward Secrecy nopfs\nXauth username {user}\nXauth password pw\nNAT Traversal Mode none\n\
          Local Port 500\nInterface name {DEVICE}\nScript {script}\n",
         name = node.namespace(),
         script = script.display(),
