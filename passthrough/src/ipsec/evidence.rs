@@ -223,14 +223,11 @@ impl Score {
         };
         let mut found = None;
         for signs in &self.signs {
-            match chance(signs) {
-                chance if chance <= DOUBT => {
-                    if found.replace(signs.device).is_some() {
-                        return None;
-                    }
-                }
-                chance if chance <= 1e-4 => return None,
-                _ => {}
+            let chance = chance(signs);
+            if chance <= DOUBT && found.is_none() {
+                found = Some(signs.device);
+            } else if chance <= 1e-4 {
+                return None;
             }
         }
         found

@@ -13,6 +13,7 @@ use core::time::Duration;
 use nat_core::flow::{Direction, Endpoint};
 use nat_core::time::Timestamp;
 
+use super::Message;
 use super::memory::KnownIkeSa;
 use crate::ike::{Exchange, IkeHeader, IkeSpi, IkeVersion, NatT};
 
@@ -198,16 +199,15 @@ impl IkeSas {
         }
     }
 
-    /// Takes a message of a known IKE SA into account. `offer`: what it says of NAT traversal.
+    /// Takes a message of a known IKE SA into account.
     pub(super) fn observe(
         &mut self,
         now: Timestamp,
         remote: Ipv4Addr,
         direction: Direction,
-        header: &IkeHeader,
-        offer: NatT,
-        len: u16,
+        message: &Message<'_>,
     ) -> Agreed {
+        let Message { header, offer, len } = *message;
         let Some(sa) = self.sas.get_mut(&(remote, header.initiator)) else { return Agreed::Nothing };
         sa.count(now, direction, len);
         sa.measure(now, direction, header);

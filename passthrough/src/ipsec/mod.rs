@@ -59,6 +59,21 @@ pub(crate) struct Ipsec {
     forgotten: u32,
 }
 
+/// A message of IKE.
+struct Message<'a> {
+    header: &'a IkeHeader,
+    /// What it says of NAT traversal.
+    offer: NatT,
+    /// Length of its packet in bytes.
+    len: u16,
+}
+
+impl<'a> Message<'a> {
+    fn new(header: &'a IkeHeader, data: &[u8], packet: &PacketView<'_>) -> Self {
+        Self { header, offer: nat_t(data), len: packet.total_len }
+    }
+}
+
 /// What is to be done with ESP from the WAN.
 pub(crate) enum Inbound {
     /// This.
@@ -153,7 +168,7 @@ impl Ipsec {
         if known.is_none() {
             self.first_of_ike_sa(now, device, remote.addr, &header, external, shares);
         }
-        self.observe(now, Direction::Outbound, device, remote.addr, &header, nat_t(data), packet.total_len);
+        self.observe(now, Direction::Outbound, device, remote.addr, &Message::new(&header, data, packet));
         decision
     }
 
@@ -231,11 +246,10 @@ impl Ipsec {
         direction: Direction,
         device: Endpoint,
         remote: Ipv4Addr,
-        header: &IkeHeader,
-        offer: NatT,
-        len: u16,
+        message: &Message<'_>,
     ) {
-        let agreed = self.ike.observe(now, remote, direction, header, offer, len);
+        let Message { header, .. } = message;
+        let agreed = self.ike.observe(now, remote, direction, message);
         let trip = self.ike.get(remote, header.initiator).and_then(|sa| sa.round_trip);
         if let (Some(trip), Some(esp)) = (trip, self.remotes.get_mut(&remote)) {
             esp.set_round_trip(device.addr, trip);
@@ -272,7 +286,7 @@ impl Ipsec {
                 esp.close_gates(device.addr, header.initiator);
             }
         }
-        self.observe(now, direction, device, remote, header, NatT::Unknown, len);
+        self.observe(now, direction, device, remote, &Message { header, offer: NatT::Unknown, len });
     }
 
     fn remote(&mut self, addr: Ipv4Addr) -> Option<&mut Remote> {
@@ -302,7 +316,7 @@ impl Ipsec {
             if tuple.dst.id.0 != sa.external || (!sa.shared && nat.flow(tuple).is_some()) {
                 return None;
             }
-            self.observe(now, Direction::Inbound, device, remote, &header, nat_t(data), packet.total_len);
+            self.observe(now, Direction::Inbound, device, remote, &Message::new(&header, data, packet));
             return Some(deliver_udp(now, packet, tuple, device, silent, nat));
         }
         // The server begins. Where the port has one device, the NAT knows it.
@@ -363,7 +377,7 @@ impl Ipsec {
                 NatTPacket::Malformed => {}
             }
         } else if let Some(header) = IkeHeader::parse(data) {
-            self.observe(now, Direction::Inbound, device, remote, &header, nat_t(data), len);
+            self.observe(now, Direction::Inbound, device, remote, &Message::new(&header, data, packet));
         }
     }
 
