@@ -61,6 +61,8 @@ pub(crate) struct Shared {
     engine: Mutex<Engine>,
     world: Mutex<World>,
     carrier: Carrier,
+    /// Raised when there is something to write down.
+    news: Wake,
     /// Index of the WAN interface; packets are told apart by it.
     wan_index: AtomicU32,
     started: Timestamp,
@@ -150,8 +152,8 @@ struct Daemon {
     server: Option<Server>,
     next_listeners: Timestamp,
     next_rules: Timestamp,
-    /// Where IPsec sessions are written down, and what of them was.
-    written: (PathBuf, Option<u32>),
+    /// Where IPsec sessions are written down.
+    written: PathBuf,
     /// Until then, flows that a kernel NAT began while the rules went in may come to light.
     sweep_until: Timestamp,
     /// `natd stop --open`: the guard goes too.
@@ -199,7 +201,9 @@ impl Daemon {
         let transmitter =
             Transmitter::open().map_err(|error| RunError::System("open a raw socket", error))?;
         transmitter.set_mtu(world.smallest_mtu());
+        let news = Wake::new().map_err(|error| RunError::System("make a wake-up", error))?;
         let shared = Arc::new(Shared {
+            news,
             engine: Mutex::new(engine),
             wan_index: AtomicU32::new(world.wan_index()),
             world: Mutex::new(world),
@@ -238,7 +242,7 @@ impl Daemon {
             server: Some(server),
             next_listeners: started + LISTENERS_EVERY,
             next_rules: started + RULES_EVERY,
-            written: (written, None),
+            written,
             sweep_until: started + SWEEP,
             open: false,
         };
@@ -269,7 +273,8 @@ impl Daemon {
     /// Waits and acts until a stop is asked for.
     fn serve(&mut self) -> Result<(), RunError> {
         loop {
-            let ready = wait(&[self.signals.fd(), self.links.fd(), self.wished.fd()], Some(TICK))
+            let news = self.shared.news.fd();
+            let ready = wait(&[self.signals.fd(), self.links.fd(), self.wished.fd(), news], Some(TICK))
                 .map_err(|error| RunError::System("wait for events", error))?;
             if ready.first() == Some(&true) {
                 for signal in self.signals.pending() {
@@ -329,14 +334,13 @@ impl Daemon {
 
     /// Writes down what IPsec sessions need to go on after a restart, if that has changed.
     fn write_down(&mut self) {
-        let (path, before) = &mut self.written;
+        self.shared.news.settle();
         let (wan, memory) = {
-            let engine = self.shared.engine();
-            let revision = engine.vpn.revision();
-            let Some(wan) = engine.nat.address().filter(|_| *before != Some(revision)) else { return };
-            *before = Some(revision);
+            let mut engine = self.shared.engine();
+            let Some(wan) = engine.nat.address().filter(|_| engine.vpn.take_news()) else { return };
             (wan, engine.vpn.memory())
         };
+        let path = &self.written;
         if let Err(error) = files::replace(path, &memory::render(wan, &memory)) {
             log::warn!("{}: {error}; IPsec sessions would not outlive a restart", path.display());
         }

@@ -789,9 +789,15 @@ impl Passthrough {
         self.ipsec.memory()
     }
 
-    /// Changes whenever [`Self::memory`] may have.
-    pub fn revision(&self) -> u32 {
-        self.ipsec.revision()
+    /// Has [`Self::memory`] changed for the first time since [`Self::take_news`]?
+    #[inline]
+    pub fn tells_news(&mut self) -> bool {
+        self.ipsec.tells_news()
+    }
+
+    /// Has [`Self::memory`] changed since this was asked?
+    pub fn take_news(&mut self) -> bool {
+        self.ipsec.take_news()
     }
 
     /// Takes up what was known before natd was restarted; before [`Self::adopt`].

@@ -22,8 +22,8 @@ pub(crate) struct Natd {
     engine: Engine,
     held: BTreeMap<HoldId, Vec<u8>>,
     conntrack: BTreeSet<(Ipv4Addr, Ipv4Addr)>,
-    /// What the daemon writes down once a second.
-    written: (Duration, Memory),
+    /// What the daemon writes down.
+    written: Memory,
     lan: InterfaceAddress,
     wan: Ipv4Addr,
     seed: u64,
@@ -61,8 +61,8 @@ impl Natd {
             Decision::Pass | Decision::Drop(_) => {}
         }
         self.carry_out(out);
-        if now - self.written.0 >= Duration::from_secs(1) {
-            self.written = (now, self.engine.vpn.memory());
+        if self.engine.vpn.take_news() {
+            self.written = self.engine.vpn.memory();
         }
     }
 
@@ -128,7 +128,7 @@ impl NatUnderTest for Natd {
         }
         self.held.clear();
         self.engine = engine(now, self.wan, self.lan, self.seed);
-        self.engine.vpn.recall(at(now), &self.written.1);
+        self.engine.vpn.recall(at(now), &self.written);
         for &(device, server) in &self.conntrack {
             let original =
                 KernelTuple { protocol: 50, src: Endpoint::new(device, 0), dst: Endpoint::new(server, 0) };

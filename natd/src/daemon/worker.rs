@@ -195,13 +195,13 @@ impl Worker {
         };
         let arrival = Arrival { stage, bytes: packet.bytes(), truncated: packet.truncated() };
         let now = clock::now();
-        let (decision, effect) = {
+        let (decision, effect, news) = {
             let mut engine = self.shared.engine();
             let decision = engine.decide(now, &arrival);
             if let Decision::Hold(hold) = decision {
                 self.shared.carrier.keep(hold, &packet);
             }
-            (decision, engine.nat.poll_effect())
+            (decision, engine.nat.poll_effect(), engine.vpn.tells_news())
         };
         match decision {
             Decision::Forward(forward) => {
@@ -229,6 +229,9 @@ impl Worker {
                 log::trace!("dropped: {}", reason.name());
                 self.queue.refuse(packet);
             }
+        }
+        if news {
+            self.shared.news.raise();
         }
         if let Some(effect) = effect {
             self.shared.carrier.carry_out(&effect);

@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::time::Duration;
 
-/// Wakes whoever polls its descriptor, for good.
+/// Wakes whoever polls its descriptor, until it is settled.
 #[derive(Debug)]
 pub(crate) struct Wake(OwnedFd);
 
@@ -25,6 +25,13 @@ impl Wake {
         let one = 1u64;
         // SAFETY: the buffer is eight bytes long. It can fail only when raised 2^64 - 1 times before.
         unsafe { libc::write(self.0.as_raw_fd(), (&raw const one).cast(), size_of::<u64>()) };
+    }
+
+    /// Takes back that it was raised.
+    pub(crate) fn settle(&self) {
+        let mut count = 0u64;
+        // SAFETY: the buffer is eight bytes long. Where it was not raised, there is nothing to take back.
+        unsafe { libc::read(self.0.as_raw_fd(), (&raw mut count).cast(), size_of::<u64>()) };
     }
 
     /// Readable once raised.

@@ -83,8 +83,8 @@ pub(super) struct IkeSas {
     needs: SortedMap<(Ipv4Addr, Option<Ipv4Addr>), Timestamp>,
     /// Whose payload inside UDP belongs to which IKE SA.
     inside_udp: SortedMap<(Ipv4Addr, Endpoint), IkeSpi>,
-    /// Changes with the list of IKE SAs and what is lasting in them.
-    pub(super) revision: u32,
+    /// The list of IKE SAs, or what is lasting in them, has changed.
+    pub(super) news: bool,
 }
 
 impl IkeSas {
@@ -156,7 +156,7 @@ impl IkeSas {
             bytes: [0; 2],
         };
         self.sas.insert((remote, header.initiator), sa);
-        self.revision = self.revision.wrapping_add(1);
+        self.news = true;
         true
     }
 
@@ -195,7 +195,7 @@ impl IkeSas {
     pub(super) fn relocate(&mut self, remote: Ipv4Addr, spi: IkeSpi, to: Endpoint) {
         if let Some(sa) = self.sas.get_mut(&(remote, spi)) {
             sa.device = to;
-            self.revision = self.revision.wrapping_add(1);
+            self.news = true;
         }
     }
 
@@ -213,7 +213,7 @@ impl IkeSas {
         sa.measure(now, direction, header);
         if header.responder != IkeSpi(0) && sa.responder != header.responder {
             sa.responder = header.responder;
-            self.revision = self.revision.wrapping_add(1);
+            self.news = true;
         }
         let mut wants_500 = None;
         match direction {
@@ -249,7 +249,7 @@ impl IkeSas {
         sa.floated = true;
         sa.device = device;
         self.inside_udp.insert((remote, device), spi);
-        self.revision = self.revision.wrapping_add(u32::from(news));
+        self.news |= news;
         news
     }
 

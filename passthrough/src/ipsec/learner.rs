@@ -87,6 +87,8 @@ pub(super) struct Child {
     pub(super) learned: Learned,
     bound: Timestamp,
     closes: Option<Timestamp>,
+    /// Last message of the exchange.
+    renewed: Timestamp,
     /// Outbound packets, those of one burst counted once, and when the last of them went: whatever the remote host
     /// answers to several of them has shown its SPI.
     asked: (u8, Timestamp),
@@ -205,10 +207,19 @@ impl Remote {
                 self.open.retain(|&other| other != id);
                 if let Some(child) = self.children.get_mut(&id) {
                     child.opened = now;
+                    child.renewed = now;
+                    child.asked = (0, now);
                     self.open.push(id);
                 }
             }
-            Some((_, false)) => {}
+            // A message is repeated: the one before was lost, and the pair is not in use yet.
+            Some((id, false)) => {
+                if let Some(child) = self.children.get_mut(&id).filter(|child| child.is_open()) {
+                    child.renewed = now;
+                    child.asked = (0, now);
+                    child.unused = 0;
+                }
+            }
             None => {
                 let _ = self.add(now, now, device, origin, Learned::Evidence);
             }
@@ -280,7 +291,7 @@ impl Remote {
     ) {
         let Some(id) = self.add(now, Timestamp::ZERO, device, Origin::Esp, Learned::Restart) else { return };
         if let Some(child) = self.children.get_mut(&id) {
-            child.created = Timestamp::ZERO; // whatever is owed has been for a while
+            child.renewed = Timestamp::ZERO; // whatever is owed has been for a while
             child.outbound = outbound;
             child.inbound = inbound;
             child.last = now;
@@ -341,6 +352,7 @@ impl Remote {
             (None, None) => self.add(now, Timestamp::ZERO, device, Origin::Esp, Learned::Guess)?,
         };
         self.children.get_mut(&id)?.outbound = Some(spi);
+        self.changes = self.changes.wrapping_add(1);
         self.by_outbound.insert((spi, device), id);
         Some(id)
     }
@@ -458,7 +470,7 @@ impl Remote {
     /// Is it likely that the remote host uses this pair for the first time now?
     fn is_lively(&self, now: Timestamp, id: u32) -> bool {
         let Some(child) = self.children.get(&id) else { return false };
-        let since = if child.opened == Timestamp::ZERO { child.created } else { child.opened };
+        let since = child.renewed;
         let listens = || {
             let of_device = self.children.values().filter(|c| c.device == child.device);
             let (sent, received) =
@@ -481,7 +493,7 @@ impl Remote {
     /// How often, in times a second, pairs in this state are used by the remote host for the first time. Only the
     /// relation of such figures matters.
     fn hazard(&self, now: Timestamp, child: &Child) -> f32 {
-        let age = now.since(if child.opened == Timestamp::ZERO { child.created } else { child.opened });
+        let age = now.since(child.renewed);
         let spontaneous = match age.as_millis() {
             0..=700 => 2.0,
             701..=5_000 => 0.3,
@@ -561,7 +573,7 @@ impl Remote {
                 c.device == device
                     && matches!(c.origin, Origin::Exchange(..))
                     && c.opened > bound
-                    && now.since(c.opened) > MOVES
+                    && now.since(c.renewed) > MOVES
             })
         };
         let Some(&id) = self.open.iter().find(over) else { return };
@@ -645,6 +657,7 @@ impl Remote {
             learned,
             bound: now,
             closes: None,
+            renewed: now,
             asked: (0, Timestamp::ZERO),
             unused: 0,
             packets: [0; 2],

@@ -55,8 +55,9 @@ pub(crate) struct Ipsec {
     /// Who last sent ESP with a reserved SPI to a remote host (RFC 4303 section 2.1).
     reserved: SortedMap<Ipv4Addr, Ipv4Addr>,
     next_forgetting: Timestamp,
-    /// Changes that remote hosts had when they were forgotten, so that their sum never goes back.
-    forgotten: u32,
+    /// What must outlive natd has changed; and somebody was told.
+    news: bool,
+    told: bool,
 }
 
 /// A message of IKE.
@@ -261,9 +262,9 @@ impl Ipsec {
         if self.ike.get(remote, header.initiator).is_some_and(|sa| sa.floated) {
             return;
         }
-        if let Some(esp) = self.remote(remote) {
+        self.with(remote, |esp| {
             esp.open_gate(now, device.addr, Origin::Exchange(header.initiator, exchange), anew);
-        }
+        });
     }
 
     fn inside_4500(
@@ -287,6 +288,16 @@ impl Ipsec {
             }
         }
         self.observe(now, direction, device, remote, &Message { header, offer: NatT::Unknown, len });
+    }
+
+    /// Does something with what is known of a remote host, and takes note if that has changed it.
+    fn with<T>(&mut self, addr: Ipv4Addr, act: impl FnOnce(&mut Remote) -> T) -> Option<T> {
+        let esp = self.remote(addr)?;
+        let before = esp.changes();
+        let result = act(esp);
+        let changed = esp.changes() != before;
+        self.news |= changed;
+        Some(result)
     }
 
     fn remote(&mut self, addr: Ipv4Addr) -> Option<&mut Remote> {
@@ -398,10 +409,8 @@ impl Ipsec {
             }
             return carry::outbound(now, packet, false, nat);
         }
-        let sent = match self.remote(remote) {
-            Some(esp) => esp.outbound(now, device, header.spi.0, len),
-            None => Sent::Full,
-        };
+        let sent =
+            self.with(remote, |esp| esp.outbound(now, device, header.spi.0, len)).unwrap_or(Sent::Full);
         match sent {
             Sent::Counted { nth, created } => {
                 carry::outbound(now, packet, nth > 1 && now.since(created) < carry::FIRST_BURST, nat)
@@ -430,7 +439,12 @@ impl Ipsec {
             });
         }
         let verdict = match self.remotes.get_mut(&remote) {
-            Some(esp) => esp.inbound(now, header.spi.0, header.seq, packet.total_len, settings.fan_out),
+            Some(esp) => {
+                let before = esp.changes();
+                let verdict = esp.inbound(now, header.spi.0, header.seq, packet.total_len, settings.fan_out);
+                self.news |= esp.changes() != before;
+                verdict
+            }
             None => Verdict::Nobody,
         };
         Inbound::Decided(match verdict {
@@ -486,10 +500,18 @@ impl Ipsec {
         }
     }
 
-    /// Changes whenever [`Self::memory`] may have.
-    pub(crate) fn revision(&self) -> u32 {
-        let remotes = self.remotes.values().fold(self.forgotten, |sum, esp| sum.wrapping_add(esp.changes()));
-        remotes.wrapping_add(self.ike.revision)
+    /// The same, once for each time.
+    pub(crate) fn tells_news(&mut self) -> bool {
+        let tells = !self.told && (self.news || self.ike.news);
+        self.told |= tells;
+        tells
+    }
+
+    /// Has what must outlive natd changed since this was asked?
+    pub(crate) fn take_news(&mut self) -> bool {
+        self.told = false;
+        let ike = core::mem::take(&mut self.ike.news);
+        core::mem::take(&mut self.news) || ike
     }
 
     /// Everything that must outlive natd.
@@ -573,12 +595,11 @@ impl Ipsec {
         }
         self.next_forgetting = now + FORGET_EVERY;
         self.ike.forget(now, settings.esp_idle);
-        let forgotten = &mut self.forgotten;
+        let news = &mut self.news;
         self.remotes.retain(|_, esp| {
+            let before = esp.changes();
             esp.forget(now, settings.esp_idle);
-            if esp.is_empty() {
-                *forgotten = forgotten.wrapping_add(esp.changes()).wrapping_add(1);
-            }
+            *news |= esp.changes() != before;
             !esp.is_empty()
         });
         self.router.retain(|_, last| now.since(*last) < settings.esp_idle);
