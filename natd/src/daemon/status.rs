@@ -210,7 +210,8 @@ fn tunnel_ids(ids: &Ids) -> TunnelIds {
         })
     };
     // What stands for an IKE SA on the WAN is the port that its device's messages show.
-    let outside = if ids.what == "ike" { ids.outside.map(|port| port.to_string()) } else { shown(ids.outside) };
+    let outside =
+        if ids.what == "ike" { ids.outside.map(|port| port.to_string()) } else { shown(ids.outside) };
     TunnelIds {
         kind: ids.what.into(),
         inside: shown(ids.inside),
