@@ -209,10 +209,13 @@ fn tunnel_ids(ids: &Ids) -> TunnelIds {
             _ => id.to_string(),
         })
     };
+    // What stands for an IKE SA on the WAN is the port that its device's messages show.
+    let outside =
+        if ids.what == "ike" { ids.outside.map(|port| port.to_string()) } else { shown(ids.outside) };
     TunnelIds {
         kind: ids.what.into(),
         inside: shown(ids.inside),
-        outside: shown(ids.outside),
+        outside,
         remote: shown(ids.remote),
         learned: ids.learned.map(Learned::name).map(Into::into),
     }
@@ -266,7 +269,7 @@ mod tests {
             bytes: [3, 4],
             ids: vec![
                 ids("spi", Some(0x1a2b), Some(0x1a2b), None, Some(Learned::FanOut)),
-                ids("ike", Some(0xa1b2), None, Some(u64::MAX), None),
+                ids("ike", Some(0xa1b2), Some(500), Some(u64::MAX), None),
                 ids("call", Some(0), Some(50514), Some(7), None),
             ],
             remark: "",
@@ -294,7 +297,7 @@ mod tests {
             packets_in: 2,
             ids: vec![
                 told("spi", text("0x00001a2b"), text("0x00001a2b"), None, text("fan-out")),
-                told("ike", text("000000000000a1b2"), None, text("ffffffffffffffff"), None),
+                told("ike", text("000000000000a1b2"), text("500"), text("ffffffffffffffff"), None),
                 told("call", text("0"), text("50514"), text("7"), None),
             ],
             remark: None,
