@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! wan 198.51.100.1
-//! pair REMOTE DEVICE INBOUND-SPI OUTBOUND-SPI
+//! pair REMOTE DEVICE INBOUND-SPI OUTBOUND-SPI MICROSECONDS-SINCE-BOOT
 //! may REMOTE SPI DEVICE [DEVICE ...]
 //! ike REMOTE INITIATOR-SPI RESPONDER-SPI VERSION DEVICE PORT EXTERNAL-PORT SHARED FLOATED
 //! ```
@@ -17,6 +17,7 @@ use std::net::Ipv4Addr;
 use std::str::{FromStr, SplitWhitespace};
 
 use nat_core::flow::Endpoint;
+use nat_core::time::Timestamp;
 use passthrough::ike::IkeSpi;
 use passthrough::{KnownIkeSa, KnownPair, Memory, Undecided};
 
@@ -25,9 +26,10 @@ pub(super) fn render(wan: Ipv4Addr, memory: &Memory) -> String {
     let mut text = format!("wan {wan}\n");
     let spi = |spi: Option<u32>| spi.map_or_else(|| "-".to_owned(), |spi| format!("{spi:x}"));
     for pair in &memory.pairs {
-        let KnownPair { remote, device, inbound, outbound } = pair;
+        let KnownPair { remote, device, inbound, outbound, renewed } = pair;
+        let (inbound, outbound, renewed) = (spi(*inbound), spi(*outbound), renewed.as_micros());
         // Writing to a string does not fail.
-        let _ = writeln!(text, "pair {remote} {device} {} {}", spi(*inbound), spi(*outbound));
+        let _ = writeln!(text, "pair {remote} {device} {inbound} {outbound} {renewed}");
     }
     for Undecided { remote, spi, devices } in &memory.undecided {
         let _ = write!(text, "may {remote} {spi:x}");
@@ -77,7 +79,9 @@ fn pair(words: &mut SplitWhitespace<'_>) -> Option<KnownPair> {
         "-" => Some(None),
         spi => u32::from_str_radix(spi, 16).ok().map(Some),
     };
-    Some(KnownPair { remote, device, inbound: spi()?, outbound: spi()? })
+    let (inbound, outbound) = (spi()?, spi()?);
+    let renewed = Timestamp::from_micros(word(words)?);
+    Some(KnownPair { remote, device, inbound, outbound, renewed })
 }
 
 fn undecided(words: &mut SplitWhitespace<'_>) -> Option<Undecided> {
@@ -122,8 +126,20 @@ mod tests {
     fn memory() -> Memory {
         Memory {
             pairs: vec![
-                KnownPair { remote: S, device: A, inbound: Some(0xdead_beef), outbound: Some(0x100) },
-                KnownPair { remote: S, device: B, inbound: None, outbound: Some(0x101) },
+                KnownPair {
+                    remote: S,
+                    device: A,
+                    inbound: Some(0xdead_beef),
+                    outbound: Some(0x100),
+                    renewed: Timestamp::from_micros(7),
+                },
+                KnownPair {
+                    remote: S,
+                    device: B,
+                    inbound: None,
+                    outbound: Some(0x101),
+                    renewed: Timestamp::from_secs(9),
+                },
             ],
             undecided: vec![Undecided { remote: S, spi: 0xfeed, devices: vec![A, B] }],
             ike: vec![KnownIkeSa {

@@ -35,6 +35,7 @@ use nat_core::flow::Direction;
 use nat_core::time::Timestamp;
 
 use super::evidence::{ANSWERS_WITHIN, Score, Sender};
+use super::memory::KnownPair;
 use crate::ike::IkeSpi;
 use crate::view::Learned;
 
@@ -88,7 +89,7 @@ pub(super) struct Child {
     bound: Timestamp,
     closes: Option<Timestamp>,
     /// Last message of the exchange.
-    renewed: Timestamp,
+    pub(super) renewed: Timestamp,
     /// Outbound packets, those of one burst counted once, and when the last of them went: whatever the remote host
     /// answers to several of them has shown its SPI.
     asked: (u8, Timestamp),
@@ -282,16 +283,11 @@ impl Remote {
     }
 
     /// What was known of a pair before natd was restarted.
-    pub(super) fn recall(
-        &mut self,
-        now: Timestamp,
-        device: Ipv4Addr,
-        inbound: Option<u32>,
-        outbound: Option<u32>,
-    ) {
+    pub(super) fn recall(&mut self, now: Timestamp, known: &KnownPair) {
+        let KnownPair { device, inbound, outbound, renewed, .. } = *known;
         let Some(id) = self.add(now, Timestamp::ZERO, device, Origin::Esp, Learned::Restart) else { return };
         if let Some(child) = self.children.get_mut(&id) {
-            child.renewed = Timestamp::ZERO; // whatever is owed has been for a while
+            child.renewed = renewed;
             child.outbound = outbound;
             child.inbound = inbound;
             child.last = now;
@@ -386,7 +382,7 @@ impl Remote {
         let devices = devices(children, &unknown.candidates);
         let convinced = unknown.score.arrives(now, &devices, senders);
         let only = match devices.as_slice() {
-            &[device] => Some((device, unknown.chosen)),
+            &[device] if !unknown.chosen => Some((device, false)),
             _ => convinced.map(|device| (device, true)),
         };
         if let Some((device, guessed)) = only {
@@ -413,10 +409,11 @@ impl Remote {
         let all = self.candidates(now);
         let (mut candidates, mut chosen) = (all.clone(), false);
         if devices(&self.children, &all).len() > usize::from(cap) {
-            let spoken_for = self.spoken_for();
-            candidates.retain(|id| {
-                (!spoken_for.contains(id) || self.is_prompted(now, *id)) && self.is_lively(now, *id)
-            });
+            candidates.retain(|id| self.is_lively(now, *id));
+            if devices(&self.children, &candidates).len() > usize::from(cap) {
+                let spoken_for = self.spoken_for();
+                candidates.retain(|id| !spoken_for.contains(id) || self.is_prompted(now, *id));
+            }
             chosen = candidates.len() < all.len();
             if candidates.is_empty() {
                 (candidates, chosen) = (all, false);

@@ -5,6 +5,7 @@ use alloc::vec::Vec;
 use core::net::Ipv4Addr;
 
 use nat_core::flow::Endpoint;
+use nat_core::time::Timestamp;
 
 use crate::ike::IkeSpi;
 
@@ -19,6 +20,8 @@ pub struct KnownPair {
     pub inbound: Option<u32>,
     /// What goes out with.
     pub outbound: Option<u32>,
+    /// When it was last agreed on.
+    pub renewed: Timestamp,
 }
 
 /// An SPI that may be several devices'.

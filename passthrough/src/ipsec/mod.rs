@@ -523,6 +523,7 @@ impl Ipsec {
                 device: child.device,
                 inbound: child.inbound,
                 outbound: child.outbound,
+                renewed: child.renewed,
             }));
             memory.undecided.extend(esp.unknown().iter().map(|unknown| Undecided {
                 remote,
@@ -541,7 +542,7 @@ impl Ipsec {
         }
         for pair in &memory.pairs {
             if let Some(esp) = self.remote(pair.remote) {
-                esp.recall(now, pair.device, pair.inbound, pair.outbound);
+                esp.recall(now, pair);
             }
         }
         for undecided in &memory.undecided {
