@@ -111,6 +111,8 @@ struct Signs {
     /// Arrivals that fit what it sent, and how many would by chance.
     fits: u16,
     fits_by_chance: f32,
+    /// Arrivals that came some time after what it sent.
+    follows: u16,
     /// Deliveries that it answered, and how many it would have by chance.
     answers: u16,
     answers_by_chance: f32,
@@ -139,6 +141,7 @@ impl Score {
                     prior,
                     fits: 0,
                     fits_by_chance: 0.0,
+                    follows: 0,
                     answers: 0,
                     answers_by_chance: 0.0,
                     answered: false,
@@ -168,6 +171,7 @@ impl Score {
                         prior: 1.0,
                         fits: 0,
                         fits_by_chance: 0.0,
+                        follows: 0,
                         answers: 0,
                         answers_by_chance: 0.0,
                         answered: false,
@@ -179,6 +183,7 @@ impl Score {
             match senders.get(&device) {
                 Some(sender) => {
                     signs.fits += u16::from(sender.fits(now, sender.window()));
+                    signs.follows += u16::from(sender.may_be_answered(now));
                     signs.fits_by_chance += sender.chance(now);
                 }
                 None => signs.fits_by_chance += RARE,
@@ -221,16 +226,22 @@ impl Score {
             let others = ((all - signs.prior) / signs.prior).clamp(LEAST_PRIOR, 1.0);
             fits * answers * others
         };
-        let mut found = None;
+        let mut found: Option<&Signs> = None;
         for signs in &self.signs {
             let chance = chance(signs);
             if chance <= DOUBT && found.is_none() {
-                found = Some(signs.device);
+                found = Some(signs);
             } else if chance <= 1e-4 {
                 return None;
             }
         }
-        found
+        // Two devices that send at the same times, as timers make them, explain the same arrivals.
+        let found = found?;
+        let alike = |other: &Signs| {
+            other.device != found.device && 4 * u32::from(other.follows) >= 3 * u32::from(found.fits.max(1))
+        };
+        let by_fits = found.fits > found.answers;
+        (!by_fits || !self.signs.iter().any(alike)).then_some(found.device)
     }
 }
 
