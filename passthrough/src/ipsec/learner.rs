@@ -410,6 +410,13 @@ impl Remote {
         let (mut candidates, mut chosen) = (all.clone(), false);
         if devices(&self.children, &all).len() > usize::from(cap) {
             candidates.retain(|id| self.is_lively(now, *id));
+            // Where there is room, those that are unlikely but have just spoken are asked too.
+            let prompted = |id: &&u32| self.is_prompted(now, **id) && !candidates.contains(id);
+            let unlikely: Vec<u32> = all.iter().filter(prompted).copied().collect();
+            let together = [candidates.as_slice(), &unlikely].concat();
+            if devices(&self.children, &together).len() <= usize::from(cap) {
+                candidates = together;
+            }
             if devices(&self.children, &candidates).len() > usize::from(cap) {
                 let spoken_for = self.spoken_for();
                 candidates.retain(|id| !spoken_for.contains(id) || self.is_prompted(now, *id));
