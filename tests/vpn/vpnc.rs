@@ -47,6 +47,21 @@ fn three_devices_start_one_after_another() {
     vpn::expect_on_wan(&lab, &wan, ESP);
 }
 
+#[test]
+fn tunnels_go_on_when_natd_is_killed_and_started_again() {
+    let Some(mut lab) = household().beyond_kernel("there is nothing to kill").start() else { return };
+    let _server = vpnc_server(&lab, &lab.s1, S1, None);
+    let _clients: Vec<_> = lab.devices().into_iter().map(|(node, _)| dial(&lab, node)).collect();
+    vpn::ping_from_all(&lab, "with all up");
+    lab.natd().kill();
+    lab.natd().restart();
+    vpn::ping_from_all(&lab, "after the restart");
+    let said = lab.natd().log();
+    assert!(said.contains("known from before the restart"), "{said}");
+    let sessions = lab.natd().command(&["sessions"]).expect_success();
+    assert!(!sessions.contains("fan-out"), "each SPI is known to be its device's:\n{sessions}");
+}
+
 fn all_start_at_once(lab: &Lab) {
     let wan = lab.capture_wan();
     let _server = vpnc_server(lab, &lab.s1, S1, None);
