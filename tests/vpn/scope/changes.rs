@@ -198,3 +198,24 @@ fn esp_that_the_masquerade_had_is_not_stuck() {
     let left = lab.router.sh("conntrack -L 2>/dev/null");
     assert!(!left.lines().any(|line| line.split_whitespace().nth(1) == Some("50")), "{left}");
 }
+
+#[test]
+fn bare_esp_goes_on_by_the_masquerade_after_an_orderly_stop() {
+    let lab = household(Masquerade::Nft).needs(&strongswan::PROGRAMS).needs(&vpnc::PROGRAMS);
+    let Some(mut lab) = lab.start() else { return };
+    let _server = strongswan::vpnc_server(&lab, &lab.s1, S1, None);
+    let clients = [&lab.d1, &lab.d2].map(|node| vpnc::client(&lab, node, S1));
+    for (node, client) in [&lab.d1, &lab.d2].into_iter().zip(&clients) {
+        vpn::wait_for_tunnel(node, vpnc::DEVICE, client);
+    }
+    for node in [&lab.d1, &lab.d2] {
+        vpn::ping(node, "through natd");
+    }
+    assert!(lab.natd().stop().success());
+    // The masquerade can do one.
+    vpn::cut_power(&lab.d2);
+    vpn::ping(&lab.d1, "through the masquerade");
+    lab.natd().restart();
+    vpn::ping(&lab.d1, "through natd again");
+    assert_eq!(kernels_vpns(&lab), Vec::<String>::new());
+}
