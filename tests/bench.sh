@@ -4,6 +4,7 @@
 #   tests/bench.sh            everything; the data path needs root (network namespaces)
 #   tests/bench.sh decide     decision, rewrite and memory only; needs no rights
 #   tests/bench.sh path [N]   the data path beside plain masquerade only, N rounds (5)
+#   tests/bench.sh scope [N]  iperf3 through masquerade, alone and with natd for VPNs only beside it, N rounds (5)
 #   tests/bench.sh noise [N]  masquerade beside masquerade: how far ratios are from 1 by chance
 #
 # NATD=FILE takes that binary in place of the one built here.
@@ -13,9 +14,9 @@ cd "$(dirname "$0")/.."
 part=${1:-all}
 rounds=${2:-5}
 case $part in
-all | decide | path | noise) ;;
+all | decide | path | scope | noise) ;;
 *)
-    sed -n 's/^# \{0,1\}//p' "$0" | sed -n 2,8p >&2
+    sed -n 's/^# \{0,1\}//p' "$0" | sed -n 2,9p >&2
     exit 2
     ;;
 esac
@@ -48,6 +49,11 @@ fi
 if [ "$part" = all ] || [ "$part" = path ]; then
     echo
     "$target/natd-bench" path "$natd" "$rounds"
+fi
+if [ "$part" = scope ]; then
+    cargo build --quiet -p testkit --example scope_speed
+    echo
+    NATD_BIN=$natd NATD_LAB_LOG=info "${CARGO_TARGET_DIR:-target}/debug/examples/scope_speed" "$rounds"
 fi
 if [ "$part" = noise ]; then
     echo

@@ -17,6 +17,7 @@
 //! | input | -151 | from the WAN, TCP, new, no socket wants it: mark [`Mark::Unwanted`] |
 //! | input | -149 (-150) | that mark: **queue** (RFC 5382 REQ-4: an unsolicited SYN waits 6 s) |
 //! | forward | 300 | LAN to WAN: mark [`Mark::Forwarded`], unless the kernel's own NAT owns the flow |
+//! | output | -300 | [`Mark::Final`] to the WAN: not tracked, its flow has an entry already |
 //! | output | 300 | the router's own to the WAN: mark [`Mark::Own`], unless the kernel's own NAT owns the flow |
 //! | postrouting | 99 | null binding: a masquerade at 100 leaves natd's packets alone |
 //! | postrouting | 300 (-150) | those marks towards the WAN, [`Mark::Hairpin`] towards the LAN: **queue** |

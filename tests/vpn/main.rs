@@ -10,6 +10,7 @@ mod l2tp;
 mod openvpn;
 mod pptp;
 mod raw;
+mod scope;
 mod strongswan;
 mod switches;
 mod vpnc;

@@ -19,7 +19,7 @@ fn household(switches: &str) -> Option<Lab> {
 }
 
 /// Each packet of d1 is answered by "administratively prohibited" (RFC 1812 section 5.2.7.1), and none leaves.
-fn expect_refusal(lab: &Lab, packets: &[(u8, u16, Vec<u8>)]) {
+pub(crate) fn expect_refusal(lab: &Lab, packets: &[(u8, u16, Vec<u8>)]) {
     let wan = lab.capture_wan();
     let link = lab.d1.capture("eth0", Keep::All);
     let device = lab.d1.raw();

@@ -85,6 +85,7 @@ pub(super) fn table(s: &Surroundings) -> String {
             }),
         ),
         chain("mark_forward", "filter hook forward priority 300", &mark_forward(s)),
+        chain("untrack_final", "filter hook output priority -300", &untrack_final(s)),
         chain(
             "mark_output",
             "filter hook output priority 300",
@@ -255,6 +256,12 @@ fn mark_forward(s: &Surroundings) -> Vec<String> {
     };
     rules.extend(["ct status snat,dnat return".to_owned(), last]);
     rules
+}
+
+/// What natd itself sends to the WAN is of a flow that conntrack knows in the LAN's view. A second entry, of the WAN
+/// address, would outlive natd, and keep the NAT after it from giving that address to the flow: ESP has no other port.
+fn untrack_final(s: &Surroundings) -> Vec<String> {
+    vec![format!("oifname {} ip saddr @wan_addresses {} notrack", s.wan, marked(&[Mark::Final]))]
 }
 
 fn mark_output(s: &Surroundings) -> Vec<String> {

@@ -64,6 +64,20 @@ pub fn masquerade(wan: Ipv4Addr, forwards: &[Forward]) -> String {
     )
 }
 
+/// The same as a script of `iptables` commands, for forwards of TCP and UDP from outside.
+pub fn masquerade_by_iptables(wan: Ipv4Addr, forwards: &[Forward]) -> String {
+    let mut script = "iptables -t nat -A POSTROUTING -o wan0 -j MASQUERADE\n".to_owned();
+    for forward in forwards {
+        let (name, (first, last), host) = (forward.transport.name(), forward.external, forward.host);
+        for (port, internal) in (first..=last).zip(forward.internal..) {
+            script.push_str(&format!(
+                "iptables -t nat -A PREROUTING -d {wan} -p {name} --dport {port} -j DNAT --to {host}:{internal}\n"
+            ));
+        }
+    }
+    script
+}
+
 /// Only a masquerade rule, as someone forgot it in an older set-up.
 pub const FORGOTTEN_MASQUERADE: &str = r#"table ip forgotten {
  chain postrouting {

@@ -12,7 +12,7 @@ use crate::address::{self, GATEWAY, ROUTER_LAN, S1, WAN, at};
 use crate::capture::{Capture, Keep};
 use crate::clock::wait_for;
 use crate::kernel::{self, AcceptKernelForwards};
-use crate::nat::{self, Chosen, Forward, Nat};
+use crate::nat::{self, Chosen, Forward, Masquerade, Nat};
 use crate::natd::Natd;
 use crate::node::Node;
 use crate::{requirements, sys};
@@ -170,6 +170,7 @@ impl LabBuilder {
         }
         let nat = self.nat.unwrap_or(match chosen {
             Chosen::Natd => Nat::Natd,
+            Chosen::NatdBeside => Nat::NatdBeside(Masquerade::Nft),
             Chosen::Kernel | Chosen::KernelAll => Nat::KernelMasquerade,
             Chosen::Routed => Nat::Routed,
         });
@@ -297,7 +298,21 @@ impl Lab {
             SecondLan::Foreign | SecondLan::None => &["br-lan"],
         };
         let builder = &self.builder;
-        nat::natd_toml(lans, &builder.natd_lines, &builder.natd_sections, &builder.forwards)
+        let (beside, _) = self.forwards();
+        match self.nat {
+            Nat::NatdBeside(_) => {
+                let lines = format!("scope = \"vpn\"\n{}", builder.natd_lines);
+                nat::natd_toml(lans, &lines, &builder.natd_sections, &beside)
+            }
+            Nat::None | Nat::KernelMasquerade | Nat::Natd | Nat::Routed => {
+                nat::natd_toml(lans, &builder.natd_lines, &builder.natd_sections, &builder.forwards)
+            }
+        }
+    }
+
+    /// Forwards of VPNs, and the others.
+    fn forwards(&self) -> (Vec<Forward>, Vec<Forward>) {
+        self.builder.forwards.iter().partition(|forward| forward.is_vpn())
     }
 
     /// Puts `nat` in place.
@@ -318,6 +333,14 @@ impl Lab {
                 self.router.nft("table ip lab_firewall\ndelete table ip lab_firewall\n");
                 self.internet.ip(&format!("route add 192.168.0.0/16 via {WAN}\n"));
             }
+            Nat::NatdBeside(by) => {
+                if self.nat != Nat::KernelMasquerade {
+                    self.masquerade(by);
+                }
+                self.nat = nat;
+                self.launch_natd();
+                self.natd().wait_ready();
+            }
             Nat::Natd => {
                 self.router.nft("table ip lab_firewall\ndelete table ip lab_firewall\n");
                 self.router.nft(&kernel::firewall(AcceptKernelForwards::No));
@@ -328,6 +351,17 @@ impl Lab {
             }
         }
         self.nat = nat;
+    }
+
+    /// The kernel's masquerade, with those forwards that are not natd's.
+    fn masquerade(&self, by: Masquerade) {
+        let (wan, (_, forwards)) = (self.builder.wan_address.unwrap_or(WAN), self.forwards());
+        self.router.nft("table ip lab_firewall\ndelete table ip lab_firewall\n");
+        self.router.nft(&kernel::firewall(AcceptKernelForwards::Yes));
+        match by {
+            Masquerade::Nft => self.router.nft(&kernel::masquerade(wan, &forwards)),
+            Masquerade::Iptables => drop(self.router.sh(&kernel::masquerade_by_iptables(wan, &forwards))),
+        }
     }
 
     fn launch_natd(&mut self) {

@@ -19,6 +19,7 @@
 //! | value | meaning |
 //! |---|---|
 //! | unset, `natd` | the built natd (`NATD_BIN`, else the `natd` beside the test binary's directory) |
+//! | `natd-vpn` | natd with `scope = "vpn"`, and the kernel's masquerade for the rest |
 //! | `kernel` | masquerade; scenarios that it is known to fail are skipped, with the reason |
 //! | `kernel-all` | masquerade, and those are run as well, to see that they fail |
 //! | `routed` | no NAT, no firewall, a route to the household instead, to see that a scenario's programs work |
@@ -53,7 +54,7 @@ pub mod vpn;
 pub use capture::Capture;
 pub use clock::{pause, wait_for};
 pub use lab::{Lab, LabBuilder};
-pub use nat::{Forward, Nat};
+pub use nat::{Forward, Masquerade, Nat};
 pub use node::Node;
 pub use packet::Wire;
 pub use process::{Background, Outcome};

@@ -11,9 +11,20 @@ pub enum Nat {
     KernelMasquerade,
     /// natd.
     Natd,
+    /// natd for VPNs only (`scope = "vpn"`), and the kernel's masquerade for the rest.
+    NatdBeside(Masquerade),
     /// No NAT and no firewall: the internet has a route to the household. It shows that a scenario's programs can do
     /// what is asked of them.
     Routed,
+}
+
+/// Which tool the kernel's masquerade beside natd is set up with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Masquerade {
+    /// nft.
+    Nft,
+    /// iptables.
+    Iptables,
 }
 
 /// What `NATD_LAB_NAT` says.
@@ -21,6 +32,8 @@ pub enum Nat {
 pub enum Chosen {
     /// natd.
     Natd,
+    /// natd for VPNs only, beside the kernel's masquerade.
+    NatdBeside,
     /// Kernel masquerade, without the scenarios that it is known to fail.
     Kernel,
     /// Kernel masquerade for every scenario.
@@ -37,10 +50,13 @@ impl Chosen {
     pub fn from_environment() -> Self {
         match std::env::var("NATD_LAB_NAT").as_deref() {
             Err(_) | Ok("" | "natd") => Self::Natd,
+            Ok("natd-vpn") => Self::NatdBeside,
             Ok("kernel") => Self::Kernel,
             Ok("kernel-all") => Self::KernelAll,
             Ok("routed") => Self::Routed,
-            Ok(other) => panic!("NATD_LAB_NAT={other}: should be natd, kernel, kernel-all or routed"),
+            Ok(other) => {
+                panic!("NATD_LAB_NAT={other}: should be natd, natd-vpn, kernel, kernel-all or routed")
+            }
         }
     }
 }
@@ -115,6 +131,15 @@ impl Forward {
     /// All of a protocol without ports.
     pub const fn whole(transport: Transport, host: Ipv4Addr) -> Self {
         Self { transport, external: (0, 0), host, internal: 0 }
+    }
+
+    /// Does natd take it where the rest is the kernel's?
+    pub fn is_vpn(&self) -> bool {
+        match self.transport {
+            Transport::Tcp => self.external == (1723, 1723),
+            Transport::Udp => [500, 1701, 4500].iter().any(|&port| self.external == (port, port)),
+            Transport::Esp | Transport::Gre | Transport::L2tpv3 => true,
+        }
     }
 
     /// As natd's configuration writes it.

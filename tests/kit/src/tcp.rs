@@ -84,6 +84,15 @@ pub fn pair_through(
     Connection { client, server, peer }
 }
 
+/// Lets `stream` send at most so many bytes a second.
+///
+/// # Panics
+/// When the kernel cannot.
+pub fn set_pace(stream: &TcpStream, bytes_per_second: i32) {
+    sys::set_option(stream.as_fd(), libc::SOL_SOCKET, libc::SO_MAX_PACING_RATE, bytes_per_second)
+        .expect("SO_MAX_PACING_RATE");
+}
+
 /// Both ends of one TCP connection.
 #[derive(Debug)]
 pub struct Connection {
