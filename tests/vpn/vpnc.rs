@@ -51,8 +51,11 @@ fn three_devices_start_one_after_another() {
 fn tunnels_go_on_when_natd_is_killed_and_started_again() {
     let Some(mut lab) = household().beyond_kernel("there is nothing to kill").start() else { return };
     let _server = vpnc_server(&lab, &lab.s1, S1, None);
-    let _clients: Vec<_> = lab.devices().into_iter().map(|(node, _)| dial(&lab, node)).collect();
-    vpn::ping_from_all(&lab, "with all up");
+    let mut clients = Vec::new();
+    for (node, _) in lab.devices() {
+        clients.push(dial(&lab, node));
+        vpn::ping(node, "before the next one dials");
+    }
     lab.natd().kill();
     lab.natd().restart();
     vpn::ping_from_all(&lab, "after the restart");
