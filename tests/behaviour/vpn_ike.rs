@@ -166,6 +166,17 @@ fn an_exchange_that_the_server_begins_goes_to_the_device_with_a_live_ike_sa() {
 }
 
 #[test]
+fn an_exchange_that_the_server_begins_is_nobody_s_while_no_device_has_a_live_ike_sa() {
+    let mut w = World::new();
+    keep_500(&mut w);
+    w.lan(&from(B, &begins(MAIN, 2, false))).sent();
+    let request = udp((S, 500), (WAN, 500)).payload(&begins(MAIN, 77, false));
+    assert_eq!(w.wan(&request), Out::Dropped(DropReason::Filtered));
+    w.wan(&udp((S, 500), (WAN, 500)).payload(&answers(MAIN, 0xa, 901, false))).sent();
+    assert_eq!(w.wan(&request), sent(&request.to(A, 500)));
+}
+
+#[test]
 fn of_several_devices_with_a_live_ike_sa_each_gets_a_copy_up_to_fan_out() {
     for (fan_out, expected) in [(3, true), (2, false), (0, false)] {
         let mut w = World::vpn(Settings { fan_out, ..Settings::default() });

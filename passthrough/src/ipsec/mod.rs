@@ -354,6 +354,10 @@ impl Ipsec {
             return None;
         }
         match devices.split_last() {
+            // The holder of the port has not been heard of by this server either.
+            None if nat.holder(Protocol::Udp, IKE).is_some() && !nat.policy().has_forward(Protocol::Udp, IKE) => {
+                Some(nat.refuse(DropReason::Filtered))
+            }
             None => None,
             Some((&only, [])) => Some(deliver_udp(now, packet, tuple, only, Duration::MAX, nat)),
             Some((&last, rest)) if devices.len() <= usize::from(settings.fan_out) => {
