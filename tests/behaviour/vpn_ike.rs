@@ -242,6 +242,30 @@ fn an_answer_may_come_from_another_port_than_500() {
 }
 
 #[test]
+fn the_port_that_a_message_comes_to_goes_before_its_spi() {
+    let mut w = World::new();
+    keep_500(&mut w);
+    establish(&mut w, B, 2);
+    let port = w.lan(&from(C, &begins(MAIN, 3, true))).sent().src().1;
+    let message = udp((S, 500), (WAN, port)).payload(&encrypted(MAIN, 2, 902, 0));
+    assert_eq!(w.wan(&message), sent(&message.to(C, 500)));
+    // What a mapping of the NAT's is for, the NAT counts and keeps alive.
+    w.wan(&udp((S, 500), (WAN, port)).payload(&answers(MAIN, 3, 903, true))).sent();
+    let session = w.sessions().into_iter().find(|session| session.internal.addr == C).unwrap();
+    assert_eq!(session.packets, [1, 2]);
+}
+
+#[test]
+fn a_server_s_messages_on_4500_make_no_ike_sas() {
+    let mut w = World::new();
+    let port = w.lan(&udp((A, 4500), (S, 4500)).payload(&[0xff])).sent().src().1;
+    for spi in 1..100 {
+        w.wan(&udp((S, 4500), (WAN, port)).payload(&marked(&begins(SA_INIT, spi, true)))).sent();
+    }
+    assert_eq!(w.engine.vpn.memory().ike, vec![]);
+}
+
+#[test]
 fn two_devices_with_one_initiator_spi_on_a_shared_port_cannot_be_told_apart() {
     let mut w = World::new();
     keep_500(&mut w);
@@ -358,7 +382,10 @@ fn switched_off_all_of_ipsec_is_refused_at_once() {
         w.advance(1);
     }
     assert_eq!((w.sessions(), w.engine.sessions(w.now)), (vec![], vec![]), "nothing is remembered");
-    assert_eq!(w.wan(&portless(50, S, WAN, &[0, 0, 0x10, 0, 0, 0, 0, 1])), Out::Dropped(DropReason::EspNoGate));
+    assert_eq!(
+        w.wan(&portless(50, S, WAN, &[0, 0, 0x10, 0, 0, 0, 0, 1])),
+        Out::Dropped(DropReason::EspNoGate)
+    );
     w.lan(&udp((A, 40_000), (S, 53))).sent();
 }
 
@@ -403,6 +430,12 @@ fn with_multi_off_the_second_device_of_a_server_is_refused_until_the_first_is_go
     w.advance(3700);
     w.lan(&from(B, &begins(MAIN, 3, true))).sent();
     assert_eq!(w.lan(&from(A, &begins(MAIN, 4, true))), Out::Dropped(DropReason::VpnSecondDevice));
+    // ESP without IKE counts as well.
+    let esp = portless(50, C, T, &[0, 0, 0x10, 0, 0, 0, 0, 1]);
+    w.advance(3700);
+    w.lan(&esp).sent();
+    assert_eq!(w.lan(&from(B, &begins(MAIN, 5, true)).to(T, 500)), Out::Dropped(DropReason::VpnSecondDevice));
+    w.lan(&esp).sent();
 }
 
 #[test]
@@ -461,7 +494,10 @@ fn a_session_shows_its_phase_port_and_spis() {
     keep_500(&mut w);
     w.lan(&from(B, &begins(SA_INIT, 2, false))).sent();
     let view = |w: &World| w.engine.sessions(w.now).into_iter().find(|view| view.device == B).unwrap();
-    assert_eq!((view(&w).vpn, view(&w).phase, view(&w).remark), (Vpn::Ike, Phase::Handshake, "shares port 500"));
+    assert_eq!(
+        (view(&w).vpn, view(&w).phase, view(&w).remark),
+        (Vpn::Ike, Phase::Handshake, "shares port 500")
+    );
     w.wan(&udp((S, 500), (WAN, 500)).payload(&answers(SA_INIT, 2, 902, false))).sent();
     w.lan(&from(B, &v2_encrypted(2, 902, AUTH, INITIATOR, 1))).sent();
     let shown = view(&w);

@@ -35,7 +35,10 @@ fn a_server_that_speaks_first_is_heard_through_a_gate_and_without_one_by_nobody(
     assert_eq!(w.wan(&esp(S, WAN, 0x1000, 2)), sent(&esp(S, A, 0x1000, 2)));
     assert_eq!(w.admission, None, "conntrack knows it");
     assert_eq!(w.wan(&esp(S, WAN, 0x1001, 1)), nobody, "the gate is closed after its SPI");
-    assert_eq!((w.notes(Note::EspEvidence), w.notes(Note::EspGuess), w.drops(DropReason::EspNoGate)), (1, 0, 4));
+    assert_eq!(
+        (w.notes(Note::EspEvidence), w.notes(Note::EspGuess), w.drops(DropReason::EspNoGate)),
+        (1, 0, 4)
+    );
     w.advance(60);
     w.wan(&esp(S, WAN, 0x1000, 3)).sent();
     assert!(w.admission.is_some(), "conntrack may have forgotten it");
@@ -97,7 +100,11 @@ fn create_child_sa_opens_a_gate_from_either_side() {
     in_use(&mut w, A, 0x1002); // begun by the server
     assert_eq!(w.wan(&esp(S, WAN, 0x1003, 1)), Out::Dropped(DropReason::EspNoGate), "one gate each");
     w.lan(&from(A, &v2_encrypted(1, 901, INFORMATIONAL, INITIATOR, 3))).sent();
-    assert_eq!(w.wan(&esp(S, WAN, 0x1003, 1)), Out::Dropped(DropReason::EspNoGate), "other exchanges open none");
+    assert_eq!(
+        w.wan(&esp(S, WAN, 0x1003, 1)),
+        Out::Dropped(DropReason::EspNoGate),
+        "other exchanges open none"
+    );
 }
 
 #[test]
@@ -127,7 +134,8 @@ fn an_ike_sa_that_floats_to_4500_opens_no_gate_and_closes_its_own() {
     assert_eq!(w.wan(&esp(S, WAN, 0x1000, 1)), Out::Dropped(DropReason::EspNoGate));
     // A gate that was open before it moved on.
     tunnel(&mut w, B, 2);
-    w.lan(&udp((B, 4500), (S, 4500)).payload(&marked(&v2_encrypted(2, 902, INFORMATIONAL, INITIATOR, 2)))).sent();
+    w.lan(&udp((B, 4500), (S, 4500)).payload(&marked(&v2_encrypted(2, 902, INFORMATIONAL, INITIATOR, 2))))
+        .sent();
     assert_eq!(w.wan(&esp(S, WAN, 0x1000, 1)), Out::Dropped(DropReason::EspNoGate));
 }
 
@@ -227,7 +235,8 @@ fn a_held_packet_goes_to_its_device_as_soon_as_that_is_known() {
         assert!(matches!(w.wan(&esp(S, WAN, 0x1000, seq)), Out::Held(_)));
     }
     // B turns out to use NAT-T.
-    w.lan(&udp((B, 4500), (S, 4500)).payload(&marked(&v2_encrypted(2, 902, INFORMATIONAL, INITIATOR, 2)))).sent();
+    w.lan(&udp((B, 4500), (S, 4500)).payload(&marked(&v2_encrypted(2, 902, INFORMATIONAL, INITIATOR, 2))))
+        .sent();
     let expected = [1, 2].map(|seq| Some(Wire(esp(S, A, 0x1000, seq).bytes())));
     assert_eq!(w.released(), expected);
     assert_eq!(w.wan(&esp(S, WAN, 0x1000, 3)), sent(&esp(S, A, 0x1000, 3)));
@@ -412,7 +421,8 @@ fn mobike_takes_the_pairs_along_to_the_new_address_and_nobody_else_can() {
     tunnel(&mut w, A, 1);
     tunnel(&mut w, B, 2);
     // B's pair is known.
-    w.lan(&udp((A, 4500), (S, 4500)).payload(&marked(&v2_encrypted(1, 901, INFORMATIONAL, INITIATOR, 2)))).sent();
+    w.lan(&udp((A, 4500), (S, 4500)).payload(&marked(&v2_encrypted(1, 901, INFORMATIONAL, INITIATOR, 2))))
+        .sent();
     w.wan(&esp(S, WAN, 0x2000, 1)).sent();
     w.lan(&esp(B, S, 0x5002, 1)).sent();
     for _ in 0..3 {
@@ -506,8 +516,7 @@ fn after_a_restart_what_was_written_down_goes_on() {
 #[test]
 fn after_a_restart_without_memory_conntrack_says_who_had_a_tunnel() {
     let known = |device| {
-        let original =
-            KernelTuple { protocol: 50, src: Endpoint::new(device, 0), dst: Endpoint::new(S, 0) };
+        let original = KernelTuple { protocol: 50, src: Endpoint::new(device, 0), dst: Endpoint::new(S, 0) };
         let timeout = Duration::from_secs(600);
         let reply = original.reverse();
         KernelFlow { original, reply, snat: false, dnat: false, replied: true, tcp: None, timeout }
@@ -624,7 +633,8 @@ fn an_error_about_esp_reaches_the_device_that_sent_it() {
     for (device, n) in [(A, 1), (B, 2)] {
         let (quote, inner) = (esp(WAN, S, 0x5000 + n, 1), esp(device, S, 0x5000 + n, 1));
         for len in [8, 12, 60] {
-            let (got, expected) = (too_big(1400, HOP, WAN, &quote.head(len)), too_big(1400, HOP, device, &inner.head(len)));
+            let (got, expected) =
+                (too_big(1400, HOP, WAN, &quote.head(len)), too_big(1400, HOP, device, &inner.head(len)));
             assert_eq!(w.wan(&got), sent(&expected));
             assert_eq!(w.admission.unwrap().original.src.addr, device);
         }
@@ -690,7 +700,8 @@ fn a_forward_of_esp_gets_what_nobody_else_is_owed() {
     }
     assert_eq!(w.lan(&esp(D, T, 0x5000, 1)), sent(&esp(WAN, T, 0x5000, 1)));
     assert_eq!(w.wan(&esp(T, WAN, 0x4001, 2)), sent(&esp(T, D, 0x4001, 2)));
-    let learned: Vec<_> = w.engine.sessions(w.now).iter().filter(|v| v.device == D).flat_map(|v| v.ids.clone()).collect();
+    let learned: Vec<_> =
+        w.engine.sessions(w.now).iter().filter(|v| v.device == D).flat_map(|v| v.ids.clone()).collect();
     assert!(learned.iter().any(|ids| ids.learned == Some(Learned::Forward)), "{learned:?}");
 }
 

@@ -355,7 +355,9 @@ impl Ipsec {
         }
         match devices.split_last() {
             // The holder of the port has not been heard of by this server either.
-            None if nat.holder(Protocol::Udp, IKE).is_some() && !nat.policy().has_forward(Protocol::Udp, IKE) => {
+            None if nat.holder(Protocol::Udp, IKE).is_some()
+                && !nat.policy().has_forward(Protocol::Udp, IKE) =>
+            {
                 Some(nat.refuse(DropReason::Filtered))
             }
             None => None,
