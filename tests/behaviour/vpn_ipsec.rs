@@ -439,6 +439,18 @@ fn mobike_takes_the_pairs_along_to_the_new_address_and_nobody_else_can() {
 }
 
 #[test]
+fn mobike_leaves_the_pairs_of_the_device_s_other_ike_sas() {
+    let mut w = World::new();
+    for n in [1, 3] {
+        tunnel(&mut w, A, n);
+        in_use(&mut w, A, 0x1000 * n);
+    }
+    w.lan(&from(D, &v2_encrypted(1, 901, INFORMATIONAL, INITIATOR, 2))).sent();
+    assert_eq!(w.wan(&esp(S, WAN, 0x1000, 3)), sent(&esp(S, D, 0x1000, 3)));
+    assert_eq!(w.wan(&esp(S, WAN, 0x3000, 3)), sent(&esp(S, A, 0x3000, 3)));
+}
+
+#[test]
 fn a_device_with_another_s_initiator_spi_does_not_take_its_pairs() {
     let mut w = World::new();
     tunnel(&mut w, A, 1);
@@ -566,6 +578,16 @@ fn a_packet_that_arrives_twice_costs_nobody_its_tunnel() {
     assert_eq!(reached(&mut w, &esp(S, WAN, 0x2000, 1)), [B]);
     assert_eq!(reached(&mut w, &esp(S, WAN, 0x2000, 2)), [B]);
     assert_eq!(reached(&mut w, &esp(S, WAN, 0x1000, 3)), [A], "it was no conflict");
+}
+
+#[test]
+fn a_repetition_while_the_device_itself_is_owed_an_spi_is_no_conflict() {
+    let mut w = World::new();
+    tunnel(&mut w, A, 1);
+    in_use(&mut w, A, 0x1000);
+    w.lan(&from(A, &v2_encrypted(1, 901, CREATE_CHILD, INITIATOR, 2))).sent();
+    assert_eq!(reached(&mut w, &esp(S, WAN, 0x1000, 2)), [A]);
+    assert_eq!(w.notes(Note::EspConflict), 0);
 }
 
 #[test]
