@@ -138,7 +138,12 @@ impl IkeHeader {
 
     /// Is this a first message of a new IKE SA? So is its repetition, with a cookie or without.
     pub fn begins(&self) -> bool {
-        let begins = match self.exchange {
+        self.is_opening() && self.responder == IkeSpi(0) && !self.is_response()
+    }
+
+    /// Is this of an exchange by which an IKE SA begins?
+    pub fn is_opening(&self) -> bool {
+        match self.exchange {
             Exchange::MainMode | Exchange::Aggressive | Exchange::SaInit | Exchange::SessionResume => true,
             Exchange::Other(exchange) => self.version == IkeVersion::V1 && exchange == AUTHIP_MAIN_MODE,
             Exchange::Informational1
@@ -150,8 +155,7 @@ impl IkeHeader {
             | Exchange::Informational2
             | Exchange::Intermediate
             | Exchange::FollowupKe => false,
-        };
-        begins && self.responder == IkeSpi(0) && !self.is_response()
+        }
     }
 }
 

@@ -582,9 +582,10 @@ impl Passthrough {
             Body::Tcp(_) => return self.error_by_nat(now, packet, nat),
             Body::IcmpQuery { .. } | Body::IcmpError(_) | Body::Fragment | Body::Other(_) => None,
         };
-        let Some((device, key)) = owner else {
+        let sent_by_us = quote.src == packet.dst;
+        let Some((device, key)) = owner.filter(|_| sent_by_us) else {
             // The router's own, or nobody's: the kernel knows.
-            return if quote.src == packet.dst && self.is_routers(now, &quote) {
+            return if sent_by_us && self.is_routers(now, &quote) {
                 Decision::Pass
             } else {
                 nat.refuse(DropReason::UnknownQuote)

@@ -21,6 +21,8 @@ mod rfc7857;
 mod sharing;
 mod spoofing;
 mod vpn_hostile;
+mod vpn_ike;
+mod vpn_ipsec;
 mod vpn_keyed;
 mod vpn_l2tp;
 mod vpn_pptp;

@@ -29,8 +29,10 @@ const DOUBT: f32 = 1e-11;
 const LEAST_PRIOR: f32 = 1e-3;
 /// A sign shown this rarely by chance cannot be measured: assume more.
 const RARE: f32 = 0.01;
-/// A rate is measured over no less than this.
+/// A rate is measured over no less than this, unless more is remembered than the memory holds.
 const LEAST_SPAN: Duration = Duration::from_secs(4);
+/// What is sent within this time counts as sent at once.
+const BURST: Duration = Duration::from_millis(5);
 /// So many answers and nothing else show a device that always speaks first.
 const ANSWERS_ONLY: u16 = 4;
 /// Nobody waits longer for an answer.
@@ -53,6 +55,9 @@ pub(super) struct Sender {
 
 impl Sender {
     pub(super) fn sends(&mut self, now: Timestamp) {
+        if self.times.last().is_some_and(|&last| now.since(last) < BURST) {
+            return;
+        }
         if self.times.len() >= SENDS {
             self.times.remove(0);
         }
@@ -92,7 +97,8 @@ impl Sender {
     /// How often it sends, in packets a second.
     pub(super) fn per_second(&self, now: Timestamp) -> f32 {
         let Some(&first) = self.times.first() else { return 0.0 };
-        count(self.times.len()) / now.since(first).max(LEAST_SPAN).as_secs_f32()
+        let least = if self.times.len() < SENDS { LEAST_SPAN } else { BURST };
+        count(self.times.len()) / now.since(first).max(least).as_secs_f32()
     }
 
     /// How likely it is that something fits by chance.

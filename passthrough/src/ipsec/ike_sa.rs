@@ -199,16 +199,21 @@ impl IkeSas {
         }
     }
 
-    /// Takes a message of a known IKE SA into account.
+    /// Takes a message of a known IKE SA into account, which `device` sent or gets. Where that is another one than
+    /// the IKE SA's, which picked the same initiator SPI, it says nothing of this one.
     pub(super) fn observe(
         &mut self,
         now: Timestamp,
         remote: Ipv4Addr,
+        device: Ipv4Addr,
         direction: Direction,
         message: &Message<'_>,
     ) -> Agreed {
         let Message { header, offer, len } = *message;
         let Some(sa) = self.sas.get_mut(&(remote, header.initiator)) else { return Agreed::Nothing };
+        if sa.device.addr != device {
+            return sa.agreed(direction, header);
+        }
         sa.count(now, direction, len);
         sa.measure(now, direction, header);
         if header.responder != IkeSpi(0) && sa.responder != header.responder {

@@ -553,11 +553,11 @@ impl Remote {
         let mut new = false;
         if repeats && !has_rival {
             // A sequence that begins again is another sender's state, if somebody is owed an SPI.
-            let mut owed = self.open.iter().rev().filter_map(|id| Some((*id, self.children.get(id)?.device)));
-            let rival = owed.find(|&(_, other)| other != device);
-            if let Some((gate, rival)) = rival {
+            let mut owed = self.open.iter().rev().filter_map(|id| Some(self.children.get(id)?.device));
+            let rival = owed.find(|&other| other != device);
+            if let Some(rival) = rival {
                 new = true;
-                self.open.retain(|&other| other != gate);
+                // The gate stays open: the network, or a stranger, may have repeated the packet.
                 self.children.get_mut(&id)?.rival = Some(rival);
             }
         }
@@ -614,6 +614,12 @@ impl Remote {
         };
         self.open.retain(|&other| other != id);
         self.changes = self.changes.wrapping_add(1);
+        if !self.open.iter().any(|id| self.children.get(id).is_some_and(|c| c.device == device)) {
+            // Nothing is owed to it any more, so the SPI that it seemed to share is another's alone.
+            for (_, other) in self.children.iter_mut().filter(|(_, c)| c.rival == Some(device)) {
+                other.rival = None;
+            }
+        }
         for &older in &self.open {
             if let Some(older) = self.children.get_mut(&older) {
                 if older.device == device && older.opened < opened {

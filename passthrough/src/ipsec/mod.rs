@@ -39,6 +39,8 @@ pub(crate) const IKE: u16 = 500;
 pub(crate) const NAT_T: u16 = 4500;
 /// Remote hosts that are remembered.
 const MAX_REMOTES: usize = 1024;
+/// And of those, how many one device may have.
+const MAX_REMOTES_PER_DEVICE: usize = 64;
 /// Payload this long ago still counts as "data flows".
 const RECENT: Duration = Duration::from_secs(30);
 /// And anything at all as "it lives".
@@ -53,7 +55,7 @@ pub(crate) struct Ipsec {
     /// Remote hosts to which the router itself speaks IPsec.
     router: SortedMap<Ipv4Addr, Timestamp>,
     /// Who last sent ESP with a reserved SPI to a remote host (RFC 4303 section 2.1).
-    reserved: SortedMap<Ipv4Addr, Ipv4Addr>,
+    reserved: SortedMap<Ipv4Addr, (Ipv4Addr, Timestamp)>,
     next_forgetting: Timestamp,
     /// What must outlive natd has changed; and somebody was told.
     news: bool,
@@ -224,7 +226,7 @@ impl Ipsec {
         shared: bool,
     ) {
         let before = match self.ike.latest(remote, device.addr, header.initiator) {
-            Some((spi, sa)) if !header.begins() && sa.rekeys_unseen() => Some(spi),
+            Some((spi, sa)) if !header.is_opening() && sa.rekeys_unseen() => Some(spi),
             _ => None,
         };
         if let (Some(before), Some(esp)) = (before, self.remotes.get_mut(&remote)) {
@@ -250,7 +252,7 @@ impl Ipsec {
         message: &Message<'_>,
     ) {
         let Message { header, .. } = message;
-        let agreed = self.ike.observe(now, remote, direction, message);
+        let agreed = self.ike.observe(now, remote, device.addr, direction, message);
         let trip = self.ike.get(remote, header.initiator).and_then(|sa| sa.round_trip);
         if let (Some(trip), Some(esp)) = (trip, self.remotes.get_mut(&remote)) {
             esp.set_round_trip(device.addr, trip);
@@ -262,7 +264,7 @@ impl Ipsec {
         if self.ike.get(remote, header.initiator).is_some_and(|sa| sa.floated) {
             return;
         }
-        self.with(remote, |esp| {
+        self.with(remote, device.addr, |esp| {
             esp.open_gate(now, device.addr, Origin::Exchange(header.initiator, exchange), anew);
         });
     }
@@ -290,8 +292,15 @@ impl Ipsec {
         self.observe(now, direction, device, remote, &Message { header, offer: NatT::Unknown, len });
     }
 
-    /// Does something with what is known of a remote host, and takes note if that has changed it.
-    fn with<T>(&mut self, addr: Ipv4Addr, act: impl FnOnce(&mut Remote) -> T) -> Option<T> {
+    /// Does something with what is known of `addr`, unless `device` has too many remote hosts already, and takes note
+    /// if that has changed it.
+    fn with<T>(&mut self, addr: Ipv4Addr, device: Ipv4Addr, act: impl FnOnce(&mut Remote) -> T) -> Option<T> {
+        if !self.remotes.contains_key(&addr) {
+            let has = |esp: &&Remote| esp.users().any(|user| user == device);
+            if self.remotes.values().filter(has).count() >= MAX_REMOTES_PER_DEVICE {
+                return None;
+            }
+        }
         let esp = self.remote(addr)?;
         let before = esp.changes();
         let result = act(esp);
@@ -323,7 +332,9 @@ impl Ipsec {
         let header = IkeHeader::parse(data)?;
         let remote = tuple.src.addr;
         if let Some(sa) = self.ike.get(remote, header.initiator) {
-            let (device, silent) = (sa.device, now.since(sa.last));
+            // Conntrack knows the remote port to which the device sends, not another one that answers.
+            let elsewhere = tuple.src.id.0 != IKE;
+            let (device, silent) = (sa.device, if elsewhere { Duration::MAX } else { now.since(sa.last) });
             if tuple.dst.id.0 != sa.external || (!sa.shared && nat.flow(tuple).is_some()) {
                 return None;
             }
@@ -332,6 +343,10 @@ impl Ipsec {
         }
         // The server begins. Where the port has one device, the NAT knows it.
         if tuple.dst.id.0 != IKE {
+            return None;
+        }
+        let routers = nat.flow(tuple).is_some_and(|(_, internal, _)| internal.addr == tuple.dst.addr);
+        if routers && !header.begins() {
             return None;
         }
         let mut devices: Vec<Endpoint> = self
@@ -346,6 +361,12 @@ impl Ipsec {
             return None;
         }
         match devices.split_last() {
+            // The holder of the port has not been heard of by this server either.
+            None if nat.holder(Protocol::Udp, IKE).is_some()
+                && !nat.policy().has_forward(Protocol::Udp, IKE) =>
+            {
+                Some(nat.refuse(DropReason::Filtered))
+            }
             None => None,
             Some((&only, [])) => Some(deliver_udp(now, packet, tuple, only, Duration::MAX, nat)),
             Some((&last, rest)) if devices.len() <= usize::from(settings.fan_out) => {
@@ -405,12 +426,13 @@ impl Ipsec {
         let (device, remote, len) = (packet.src, packet.dst, packet.total_len);
         if header.spi.is_reserved() {
             if self.reserved.len() < MAX_REMOTES || self.reserved.contains_key(&remote) {
-                self.reserved.insert(remote, device);
+                self.reserved.insert(remote, (device, now));
             }
             return carry::outbound(now, packet, false, nat);
         }
-        let sent =
-            self.with(remote, |esp| esp.outbound(now, device, header.spi.0, len)).unwrap_or(Sent::Full);
+        let sent = self
+            .with(remote, device, |esp| esp.outbound(now, device, header.spi.0, len))
+            .unwrap_or(Sent::Full);
         match sent {
             Sent::Counted { nth, created } => {
                 carry::outbound(now, packet, nth > 1 && now.since(created) < carry::FIRST_BURST, nat)
@@ -434,7 +456,8 @@ impl Ipsec {
         let admission = |device| carry::admission(packet, device, Key::None);
         if header.spi.is_reserved() {
             return Inbound::Decided(match self.reserved.get(&remote) {
-                Some(&device) => carry::inbound(now, packet, device, Some(admission(device)), nat),
+                Some(&(device, _)) => carry::inbound(now, packet, device, Some(admission(device)), nat),
+                None if self.router.contains_key(&remote) => Decision::Pass,
                 None => nat.refuse(DropReason::EspNoGate),
             });
         }
@@ -604,13 +627,15 @@ impl Ipsec {
             !esp.is_empty()
         });
         self.router.retain(|_, last| now.since(*last) < settings.esp_idle);
-        let remotes = &self.remotes;
-        self.reserved.retain(|remote, _| remotes.contains_key(remote));
+        self.reserved.retain(|_, (_, last)| now.since(*last) < ALIVE);
     }
 
     /// When [`Self::handle_timeout`] wants to be called.
     pub(crate) fn poll_timeout(&self) -> Option<Timestamp> {
-        let quiet = self.ike.iter().next().is_none() && self.remotes.is_empty() && self.router.is_empty();
+        let quiet = self.ike.iter().next().is_none()
+            && self.remotes.is_empty()
+            && self.router.is_empty()
+            && self.reserved.is_empty();
         (!quiet).then_some(self.next_forgetting)
     }
 
