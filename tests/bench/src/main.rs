@@ -62,18 +62,21 @@ fn print_path(arguments: &[String]) -> ExitCode {
 
 fn print_decide() {
     println!(
-        "| decision and rewrite of known flows in random order | ns/packet, median (min..max) of 9 | target | kept |"
+        "| decision and rewrite of known flows in random order | ns/packet, median (min..max) of 9 | target | kept | NAT alone | difference |"
     );
-    println!("|---|---|---|---|");
+    println!("|---|---|---|---|---|---|");
     for (protocol, flows) in
         [(TCP, 1024), (TCP, 65_536), (UDP, 1024), (UDP, 65_536), (ICMP, 1024), (ICMP, 32_768)]
     {
-        let samples = decide::measure(protocol, flows);
+        let decide::Cost { daemon, nat, difference } = decide::measure(protocol, flows);
         let target = (protocol == TCP && flows == 65_536).then_some(250.0);
         let (limit, kept) = target.map_or((String::from("-"), "-"), |most: f64| {
-            (format!("≤ {most}"), verdict(samples.median() <= most))
+            (format!("≤ {most}"), verdict(daemon.median() <= most))
         });
-        println!("| {}, {flows} flows | {samples} | {limit} | {kept} |", conversation::name(protocol));
+        println!(
+            "| {}, {flows} flows | {daemon} | {limit} | {kept} | {nat} | {difference} |",
+            conversation::name(protocol)
+        );
     }
     print_memory();
 }
