@@ -18,17 +18,23 @@ mod memory;
 mod packets;
 mod path;
 mod sample;
+mod vpn;
 
 use std::process::{Command, ExitCode};
 
 use packets::{ICMP, TCP, UDP};
 use sample::verdict;
+use vpn::memory::Counting;
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting::new();
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match arguments.first().map(String::as_str) {
         Some("decide") => print_decide(),
         Some("memory") => memory::report(),
+        Some("vpn") => vpn::print(),
         Some("path") => return print_path(arguments.get(1..).unwrap_or_default()),
         _ => return usage(),
     }
