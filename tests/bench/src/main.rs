@@ -1,6 +1,8 @@
-//! Benchmarks of natd. `tests/bench.sh` builds and runs them; this program has three modes:
+//! Benchmarks of natd. `tests/bench.sh` builds and runs them; this program has five modes:
 //!
 //! * `decide`: nanoseconds per packet for decision and rewrite, and bytes of memory per flow;
+//! * `vpn`: the same of VPN sessions, and how both grow with their number;
+//! * `vpn-path`: ESP and GRE beside UDP on their way through natd, in network namespaces (root);
 //! * `path`: the way through user space beside plain kernel masquerade, in network namespaces (root);
 //! * `memory`: for `decide`, which runs it as a process of its own.
 //!
@@ -35,6 +37,7 @@ fn main() -> ExitCode {
         Some("decide") => print_decide(),
         Some("memory") => memory::report(),
         Some("vpn") => vpn::print(),
+        Some("vpn-path") => return print_vpn_path(arguments.get(1..).unwrap_or_default()),
         Some("path") => return print_path(arguments.get(1..).unwrap_or_default()),
         _ => return usage(),
     }
@@ -42,8 +45,26 @@ fn main() -> ExitCode {
 }
 
 fn usage() -> ExitCode {
-    eprintln!("usage: natd-bench decide | path (masquerade | NATD-BINARY) [ROUNDS]");
+    eprintln!(
+        "usage: natd-bench decide | vpn | vpn-path NATD-BINARY [ROUNDS] | path (masquerade | NATD-BINARY) [ROUNDS]"
+    );
     ExitCode::from(2)
+}
+
+fn print_vpn_path(arguments: &[String]) -> ExitCode {
+    let (program, rounds) = match arguments {
+        [program] => (program, Ok(9)),
+        [program, rounds] => (program, rounds.parse()),
+        _ => return usage(),
+    };
+    let Ok(rounds) = rounds else { return usage() };
+    match path::vpn::compare(program.into(), rounds) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("natd-bench vpn-path: {error}");
+            ExitCode::FAILURE
+        }
+    }
 }
 
 fn print_path(arguments: &[String]) -> ExitCode {
