@@ -6,8 +6,97 @@
 //! quarter instead of to the double: moving the entries costs as much anyhow.
 
 use alloc::vec::{IntoIter, Vec};
+use core::cmp::Ordering;
 use core::iter::Zip;
+use core::net::Ipv4Addr;
 use core::ops::RangeInclusive;
+
+use nat_core::decision::{DropReason, HoldId};
+use nat_core::flow::Endpoint;
+use nat_core::time::Timestamp;
+
+use crate::ike::IkeSpi;
+use crate::keyed::{self, Carrier};
+use crate::l2tp::message::Id;
+use crate::pptp::{CallId, CallRef, Connection};
+
+/// The order of keys: their own, but addresses are compared as numbers. Code that is to be small has a call of
+/// `memcmp` for each comparison of theirs.
+pub(crate) trait Key {
+    fn order(&self, other: &Self) -> Ordering;
+}
+
+macro_rules! by_themselves {
+    ($($key:ty),*) => {
+        $(impl Key for $key {
+            fn order(&self, other: &Self) -> Ordering {
+                self.cmp(other)
+            }
+        })*
+    };
+}
+
+by_themselves!(
+    u8,
+    u16,
+    u32,
+    usize,
+    DropReason,
+    HoldId,
+    Timestamp,
+    CallId,
+    CallRef,
+    IkeSpi,
+    Carrier,
+    keyed::Key,
+    Id
+);
+
+impl Key for Ipv4Addr {
+    fn order(&self, other: &Self) -> Ordering {
+        self.to_bits().cmp(&other.to_bits())
+    }
+}
+
+impl Key for Endpoint {
+    fn order(&self, other: &Self) -> Ordering {
+        (self.addr, self.id.0).order(&(other.addr, other.id.0))
+    }
+}
+
+impl Key for Connection {
+    fn order(&self, other: &Self) -> Ordering {
+        (self.remote, self.device).order(&(other.remote, other.device))
+    }
+}
+
+impl<A: Key> Key for Option<A> {
+    fn order(&self, other: &Self) -> Ordering {
+        match (self, other) {
+            (Some(one), Some(other)) => one.order(other),
+            _ => self.is_some().cmp(&other.is_some()),
+        }
+    }
+}
+
+impl<A: Key, B: Key> Key for (A, B) {
+    fn order(&self, other: &Self) -> Ordering {
+        self.0.order(&other.0).then_with(|| self.1.order(&other.1))
+    }
+}
+
+impl<A: Key, B: Key, C: Key> Key for (A, B, C) {
+    fn order(&self, other: &Self) -> Ordering {
+        self.0.order(&other.0).then_with(|| self.1.order(&other.1)).then_with(|| self.2.order(&other.2))
+    }
+}
+
+impl<A: Key, B: Key, C: Key, D: Key> Key for (A, B, C, D) {
+    fn order(&self, other: &Self) -> Ordering {
+        let rest = || self.2.order(&other.2).then_with(|| self.3.order(&other.3));
+        self.0.order(&other.0).then_with(|| self.1.order(&other.1)).then_with(rest)
+    }
+}
 
 /// A map in sorted vectors.
 #[derive(Clone, Debug)]
@@ -91,7 +180,7 @@ impl<K, V> SortedMap<K, V> {
     }
 }
 
-impl<K: Ord + Copy, V: Default> SortedMap<K, V> {
+impl<K: Key + Copy, V: Default> SortedMap<K, V> {
     /// The value of `key`, which is a default one where there was none.
     pub(crate) fn or_default(&mut self, key: K) -> &mut V {
         let at = match self.find(&key) {
@@ -109,9 +198,9 @@ impl<K: Ord + Copy, V: Default> SortedMap<K, V> {
     }
 }
 
-impl<K: Ord, V> SortedMap<K, V> {
+impl<K: Key, V> SortedMap<K, V> {
     fn find(&self, key: &K) -> Result<usize, usize> {
-        self.keys.binary_search(key)
+        self.keys.binary_search_by(|other| other.order(key))
     }
 
     fn put(&mut self, at: usize, key: K, value: V) {
@@ -152,7 +241,7 @@ impl<K: Ord, V> SortedMap<K, V> {
         let first = self.find(keys.start()).unwrap_or_else(|at| at);
         let found = self.keys.get(first..).unwrap_or_default();
         let values = self.values.get(first..).unwrap_or_default();
-        found.iter().zip(values).take_while(move |&(key, _)| key <= keys.end())
+        found.iter().zip(values).take_while(move |&(key, _)| key.order(keys.end()) != Ordering::Greater)
     }
 }
 
@@ -197,7 +286,7 @@ impl<K> SortedSet<K> {
     }
 }
 
-impl<K: Ord> SortedSet<K> {
+impl<K: Key> SortedSet<K> {
     pub(crate) fn contains(&self, key: &K) -> bool {
         self.0.contains_key(key)
     }
