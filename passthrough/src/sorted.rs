@@ -29,6 +29,7 @@ pub(crate) trait Key {
 macro_rules! by_themselves {
     ($($key:ty),*) => {
         $(impl Key for $key {
+            #[inline(always)]
             fn order(&self, other: &Self) -> Ordering {
                 self.cmp(other)
             }
@@ -53,24 +54,28 @@ by_themselves!(
 );
 
 impl Key for Ipv4Addr {
+    #[inline(always)]
     fn order(&self, other: &Self) -> Ordering {
         self.to_bits().cmp(&other.to_bits())
     }
 }
 
 impl Key for Endpoint {
+    #[inline(always)]
     fn order(&self, other: &Self) -> Ordering {
         (self.addr, self.id.0).order(&(other.addr, other.id.0))
     }
 }
 
 impl Key for Connection {
+    #[inline(always)]
     fn order(&self, other: &Self) -> Ordering {
         (self.remote, self.device).order(&(other.remote, other.device))
     }
 }
 
 impl<A: Key> Key for Option<A> {
+    #[inline(always)]
     fn order(&self, other: &Self) -> Ordering {
         match (self, other) {
             (Some(one), Some(other)) => one.order(other),
@@ -80,21 +85,41 @@ impl<A: Key> Key for Option<A> {
 }
 
 impl<A: Key, B: Key> Key for (A, B) {
+    #[inline(always)]
     fn order(&self, other: &Self) -> Ordering {
         self.0.order(&other.0).then_with(|| self.1.order(&other.1))
     }
 }
 
 impl<A: Key, B: Key, C: Key> Key for (A, B, C) {
+    #[inline(always)]
     fn order(&self, other: &Self) -> Ordering {
         self.0.order(&other.0).then_with(|| self.1.order(&other.1)).then_with(|| self.2.order(&other.2))
     }
 }
 
 impl<A: Key, B: Key, C: Key, D: Key> Key for (A, B, C, D) {
+    #[inline(always)]
     fn order(&self, other: &Self) -> Ordering {
         let rest = || self.2.order(&other.2).then_with(|| self.3.order(&other.3));
         self.0.order(&other.0).then_with(|| self.1.order(&other.1)).then_with(rest)
+    }
+}
+
+/// Where `key` is, or where it belongs. Every packet comes by here: the search of the standard library would, in code
+/// that is to be small, be a call for each step.
+fn find<K: Key>(keys: &[K], key: &K) -> Result<usize, usize> {
+    let (mut first, mut count) = (0, keys.len());
+    while count > 1 {
+        let half = count / 2;
+        let before = keys.get(first + half).is_some_and(|other| other.order(key) != Ordering::Greater);
+        first += half * usize::from(before); // no branch: nobody could predict it
+        count -= half;
+    }
+    match keys.get(first).map(|other| other.order(key)) {
+        Some(Ordering::Equal) => Ok(first),
+        Some(Ordering::Less) => Err(first + 1),
+        Some(Ordering::Greater) | None => Err(first),
     }
 }
 
@@ -200,7 +225,7 @@ impl<K: Key + Copy, V: Default> SortedMap<K, V> {
 
 impl<K: Key, V> SortedMap<K, V> {
     fn find(&self, key: &K) -> Result<usize, usize> {
-        self.keys.binary_search_by(|other| other.order(key))
+        find(&self.keys, key)
     }
 
     fn put(&mut self, at: usize, key: K, value: V) {

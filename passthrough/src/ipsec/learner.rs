@@ -533,6 +533,10 @@ impl Remote {
         if let Some(sender) = self.senders.get_mut(&device) {
             sender.receives(now);
         }
+        if self.open.is_empty() && !has_rival {
+            child.count(now, Direction::Inbound, len);
+            return Some(Verdict::Device { device, silent_since, new: None });
+        }
         if !self.open.is_empty() {
             self.stays(now, device, bound);
         }
