@@ -106,21 +106,9 @@ impl<A: Key, B: Key, C: Key, D: Key> Key for (A, B, C, D) {
     }
 }
 
-/// Where `key` is, or where it belongs. Every packet comes by here: the search of the standard library would, in code
-/// that is to be small, be a call for each step.
+/// Where `key` is, or where it belongs.
 fn find<K: Key>(keys: &[K], key: &K) -> Result<usize, usize> {
-    let (mut first, mut count) = (0, keys.len());
-    while count > 1 {
-        let half = count / 2;
-        let before = keys.get(first + half).is_some_and(|other| other.order(key) != Ordering::Greater);
-        first += half * usize::from(before); // no branch: nobody could predict it
-        count -= half;
-    }
-    match keys.get(first).map(|other| other.order(key)) {
-        Some(Ordering::Equal) => Ok(first),
-        Some(Ordering::Less) => Err(first + 1),
-        Some(Ordering::Greater) | None => Err(first),
-    }
+    keys.binary_search_by(|other| other.order(key))
 }
 
 /// A map in sorted vectors.
