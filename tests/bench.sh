@@ -5,6 +5,7 @@
 #   tests/bench.sh decide     decision, rewrite and memory only; needs no rights
 #   tests/bench.sh path [N]   the data path beside plain masquerade only, N rounds (5)
 #   tests/bench.sh scope [N]  iperf3 through masquerade, alone and with natd for VPNs only beside it, N rounds (5)
+#   tests/bench.sh vpn [N]    VPN sessions: decision and memory, and the data path beside UDP, N rounds (9); root
 #   tests/bench.sh noise [N]  masquerade beside masquerade: how far ratios are from 1 by chance
 #
 # NATD=FILE takes that binary in place of the one built here.
@@ -12,11 +13,11 @@ set -eu
 cd "$(dirname "$0")/.."
 
 part=${1:-all}
-rounds=${2:-5}
+rounds=${2:-}
 case $part in
-all | decide | path | scope | noise) ;;
+all | decide | vpn | path | scope | noise) ;;
 *)
-    sed -n 's/^# \{0,1\}//p' "$0" | sed -n 2,9p >&2
+    sed -n 's/^# \{0,1\}//p' "$0" | sed -n 2,10p >&2
     exit 2
     ;;
 esac
@@ -46,18 +47,24 @@ if [ "$part" = all ] || [ "$part" = decide ]; then
     echo
     "$target/natd-bench" decide
 fi
+if [ "$part" = all ] || [ "$part" = vpn ]; then
+    echo
+    "$target/natd-bench" vpn
+    echo
+    "$target/natd-bench" vpn-path "$natd" "${rounds:-9}"
+fi
 if [ "$part" = all ] || [ "$part" = path ]; then
     echo
-    "$target/natd-bench" path "$natd" "$rounds"
+    "$target/natd-bench" path "$natd" "${rounds:-5}"
 fi
 if [ "$part" = scope ]; then
     cargo build --quiet -p testkit --example scope_speed
     echo
-    NATD_BIN=$natd NATD_LAB_LOG=info "${CARGO_TARGET_DIR:-target}/debug/examples/scope_speed" "$rounds"
+    NATD_BIN=$natd NATD_LAB_LOG=info "${CARGO_TARGET_DIR:-target}/debug/examples/scope_speed" "${rounds:-5}"
 fi
 if [ "$part" = noise ]; then
     echo
-    "$target/natd-bench" path masquerade "$rounds"
+    "$target/natd-bench" path masquerade "${rounds:-5}"
 fi
 echo
 echo "Load after: $(cut -d ' ' -f 1-3 /proc/loadavg)"

@@ -2,14 +2,129 @@
 //!
 //! They behave like those of `alloc::collections`, with far less code for each pair of types, and a router's
 //! flash is small. An entry that comes or goes moves those behind it; all tables here are bounded, and mostly a
-//! handful.
+//! handful. Keys lie apart from the values, so that a search touches little memory, and the vectors grow by a
+//! quarter instead of to the double: moving the entries costs as much anyhow.
 
 use alloc::vec::{IntoIter, Vec};
+use core::cmp::Ordering;
+use core::iter::Zip;
+use core::net::Ipv4Addr;
 use core::ops::RangeInclusive;
 
-/// A map in a sorted vector.
+use nat_core::decision::{DropReason, HoldId};
+use nat_core::flow::Endpoint;
+use nat_core::time::Timestamp;
+
+use crate::ike::IkeSpi;
+use crate::keyed::{self, Carrier};
+use crate::l2tp::message::Id;
+use crate::pptp::{CallId, CallRef, Connection};
+
+/// The order of keys: their own, but addresses are compared as numbers. Code that is to be small has a call of
+/// `memcmp` for each comparison of theirs.
+pub(crate) trait Key {
+    fn order(&self, other: &Self) -> Ordering;
+}
+
+macro_rules! by_themselves {
+    ($($key:ty),*) => {
+        $(impl Key for $key {
+            #[inline(always)]
+            fn order(&self, other: &Self) -> Ordering {
+                self.cmp(other)
+            }
+        })*
+    };
+}
+
+by_themselves!(
+    u8,
+    u16,
+    u32,
+    usize,
+    DropReason,
+    HoldId,
+    Timestamp,
+    CallId,
+    CallRef,
+    IkeSpi,
+    Carrier,
+    keyed::Key,
+    Id
+);
+
+impl Key for Ipv4Addr {
+    #[inline(always)]
+    fn order(&self, other: &Self) -> Ordering {
+        self.to_bits().cmp(&other.to_bits())
+    }
+}
+
+impl Key for Endpoint {
+    #[inline(always)]
+    fn order(&self, other: &Self) -> Ordering {
+        (self.addr, self.id.0).order(&(other.addr, other.id.0))
+    }
+}
+
+impl Key for Connection {
+    #[inline(always)]
+    fn order(&self, other: &Self) -> Ordering {
+        (self.remote, self.device).order(&(other.remote, other.device))
+    }
+}
+
+impl<A: Key> Key for Option<A> {
+    #[inline(always)]
+    fn order(&self, other: &Self) -> Ordering {
+        match (self, other) {
+            (Some(one), Some(other)) => one.order(other),
+            _ => self.is_some().cmp(&other.is_some()),
+        }
+    }
+}
+
+impl<A: Key, B: Key> Key for (A, B) {
+    #[inline(always)]
+    fn order(&self, other: &Self) -> Ordering {
+        self.0.order(&other.0).then_with(|| self.1.order(&other.1))
+    }
+}
+
+impl<A: Key, B: Key, C: Key> Key for (A, B, C) {
+    #[inline(always)]
+    fn order(&self, other: &Self) -> Ordering {
+        self.0.order(&other.0).then_with(|| self.1.order(&other.1)).then_with(|| self.2.order(&other.2))
+    }
+}
+
+impl<A: Key, B: Key, C: Key, D: Key> Key for (A, B, C, D) {
+    #[inline(always)]
+    fn order(&self, other: &Self) -> Ordering {
+        let rest = || self.2.order(&other.2).then_with(|| self.3.order(&other.3));
+        self.0.order(&other.0).then_with(|| self.1.order(&other.1)).then_with(rest)
+    }
+}
+
+/// Where `key` is, or where it belongs.
+fn find<K: Key>(keys: &[K], key: &K) -> Result<usize, usize> {
+    keys.binary_search_by(|other| other.order(key))
+}
+
+/// A map in sorted vectors.
 #[derive(Clone, Debug)]
-pub(crate) struct SortedMap<K, V>(Vec<(K, V)>);
+pub(crate) struct SortedMap<K, V> {
+    keys: Vec<K>,
+    /// Each at the place of its key.
+    values: Vec<V>,
+}
+
+fn insert<T>(vector: &mut Vec<T>, at: usize, item: T) {
+    if vector.len() == vector.capacity() {
+        vector.reserve_exact(vector.len() / 4 + 1);
+    }
+    vector.insert(at, item);
+}
 
 impl<K, V> Default for SortedMap<K, V> {
     fn default() -> Self {
@@ -19,79 +134,100 @@ impl<K, V> Default for SortedMap<K, V> {
 
 impl<K, V> SortedMap<K, V> {
     pub(crate) const fn new() -> Self {
-        Self(Vec::new())
+        Self { keys: Vec::new(), values: Vec::new() }
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.0.len()
+        self.keys.len()
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.keys.is_empty()
     }
 
     pub(crate) fn clear(&mut self) {
-        self.0.clear();
+        self.keys.clear();
+        self.values.clear();
     }
 
     pub(crate) fn iter(&self) -> impl DoubleEndedIterator<Item = (&K, &V)> {
-        self.0.iter().map(|(key, value)| (key, value))
+        self.keys.iter().zip(&self.values)
     }
 
     pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = (&K, &mut V)> {
-        self.0.iter_mut().map(|(key, value)| (&*key, value))
+        self.keys.iter().zip(&mut self.values)
     }
 
     pub(crate) fn pop_first(&mut self) {
-        if !self.0.is_empty() {
-            self.0.remove(0);
+        if !self.is_empty() {
+            self.take(0);
         }
     }
 
     pub(crate) fn keys(&self) -> impl Iterator<Item = &K> {
-        self.0.iter().map(|(key, _)| key)
+        self.keys.iter()
     }
 
     pub(crate) fn values(&self) -> impl Iterator<Item = &V> {
-        self.0.iter().map(|(_, value)| value)
+        self.values.iter()
     }
 
     pub(crate) fn retain(&mut self, mut keep: impl FnMut(&K, &mut V) -> bool) {
-        self.0.retain_mut(|(key, value)| keep(key, value));
+        let mut kept = 0;
+        for at in 0..self.len() {
+            if let (Some(key), Some(value)) = (self.keys.get(at), self.values.get_mut(at)) {
+                if keep(key, value) {
+                    self.keys.swap(kept, at);
+                    self.values.swap(kept, at);
+                    kept += 1;
+                }
+            }
+        }
+        self.keys.truncate(kept);
+        self.values.truncate(kept);
+    }
+
+    fn take(&mut self, at: usize) -> V {
+        self.keys.remove(at);
+        self.values.remove(at)
     }
 }
 
-impl<K: Ord + Copy, V: Default> SortedMap<K, V> {
+impl<K: Key + Copy, V: Default> SortedMap<K, V> {
     /// The value of `key`, which is a default one where there was none.
     pub(crate) fn or_default(&mut self, key: K) -> &mut V {
         let at = match self.find(&key) {
             Ok(at) => at,
             Err(at) => {
-                self.0.insert(at, (key, V::default()));
+                self.put(at, key, V::default());
                 at
             }
         };
         // The place was just found or made.
-        match self.0.get_mut(at) {
-            Some((_, value)) => value,
+        match self.values.get_mut(at) {
+            Some(value) => value,
             None => unreachable!("the place exists"),
         }
     }
 }
 
-impl<K: Ord, V> SortedMap<K, V> {
+impl<K: Key, V> SortedMap<K, V> {
     fn find(&self, key: &K) -> Result<usize, usize> {
-        self.0.binary_search_by(|(other, _)| other.cmp(key))
+        find(&self.keys, key)
+    }
+
+    fn put(&mut self, at: usize, key: K, value: V) {
+        insert(&mut self.keys, at, key);
+        insert(&mut self.values, at, value);
     }
 
     pub(crate) fn get(&self, key: &K) -> Option<&V> {
-        let at = self.find(key).ok()?;
-        self.0.get(at).map(|(_, value)| value)
+        self.values.get(self.find(key).ok()?)
     }
 
     pub(crate) fn get_mut(&mut self, key: &K) -> Option<&mut V> {
         let at = self.find(key).ok()?;
-        self.0.get_mut(at).map(|(_, value)| value)
+        self.values.get_mut(at)
     }
 
     pub(crate) fn contains_key(&self, key: &K) -> bool {
@@ -101,9 +237,9 @@ impl<K: Ord, V> SortedMap<K, V> {
     /// Answers what was there before.
     pub(crate) fn insert(&mut self, key: K, value: V) -> Option<V> {
         match self.find(&key) {
-            Ok(at) => self.0.get_mut(at).map(|(_, old)| core::mem::replace(old, value)),
+            Ok(at) => self.values.get_mut(at).map(|old| core::mem::replace(old, value)),
             Err(at) => {
-                self.0.insert(at, (key, value));
+                self.put(at, key, value);
                 None
             }
         }
@@ -111,22 +247,23 @@ impl<K: Ord, V> SortedMap<K, V> {
 
     pub(crate) fn remove(&mut self, key: &K) -> Option<V> {
         let at = self.find(key).ok()?;
-        Some(self.0.remove(at).1)
+        Some(self.take(at))
     }
 
     pub(crate) fn range(&self, keys: RangeInclusive<K>) -> impl Iterator<Item = (&K, &V)> {
         let first = self.find(keys.start()).unwrap_or_else(|at| at);
-        let from = self.0.get(first..).unwrap_or_default().iter();
-        from.map(|(key, value)| (key, value)).take_while(move |&(key, _)| key <= keys.end())
+        let found = self.keys.get(first..).unwrap_or_default();
+        let values = self.values.get(first..).unwrap_or_default();
+        found.iter().zip(values).take_while(move |&(key, _)| key.order(keys.end()) != Ordering::Greater)
     }
 }
 
 impl<K, V> IntoIterator for SortedMap<K, V> {
     type Item = (K, V);
-    type IntoIter = IntoIter<(K, V)>;
+    type IntoIter = Zip<IntoIter<K>, IntoIter<V>>;
 
     fn into_iter(self) -> Self::IntoIter {
-        self.0.into_iter()
+        self.keys.into_iter().zip(self.values)
     }
 }
 
@@ -162,7 +299,7 @@ impl<K> SortedSet<K> {
     }
 }
 
-impl<K: Ord> SortedSet<K> {
+impl<K: Key> SortedSet<K> {
     pub(crate) fn contains(&self, key: &K) -> bool {
         self.0.contains_key(key)
     }

@@ -89,7 +89,8 @@ pub(crate) struct Tables {
     wan: Ipv4Addr,
     pub(crate) mappings: Slab<Mapping>,
     pub(crate) devices: Slab<Device>,
-    device_index: BTreeMap<Ipv4Addr, Index>,
+    /// By the address as a number, which compares faster.
+    device_index: BTreeMap<u32, Index>,
     flows: HashIndex,
     by_internal: HashTable<Index>,
     by_external: HashTable<Index>,
@@ -194,7 +195,7 @@ impl Tables {
     }
 
     pub(crate) fn device_at(&self, addr: Ipv4Addr) -> Option<Index> {
-        self.device_index.get(&addr).copied()
+        self.device_index.get(&addr.to_bits()).copied()
     }
 
     pub(crate) fn add_device(&mut self, now: Timestamp, addr: Ipv4Addr, router: bool) -> Index {
@@ -209,7 +210,7 @@ impl Tables {
             bytes: [0; 2],
         };
         let index = self.devices.insert(device);
-        self.device_index.insert(addr, index);
+        self.device_index.insert(addr.to_bits(), index);
         index
     }
 

@@ -148,6 +148,8 @@ pub(super) struct Remote {
     /// Children whose inbound SPI is not known, those whose gate opened first in front.
     open: Vec<u32>,
     unknown: Vec<Unknown>,
+    /// Children whose inbound SPI was learned lately, if they still are to be doubted.
+    doubted: Vec<u32>,
     /// When devices sent ESP, and how far the remote host is from them.
     senders: SortedMap<Ipv4Addr, Sender>,
     /// Changes with whatever may change a verdict on a packet that is held.
@@ -298,6 +300,7 @@ impl Remote {
         if let Some(spi) = inbound {
             self.by_inbound.insert(spi, id);
             self.open.retain(|&other| other != id);
+            self.doubt(now, id);
         }
     }
 
@@ -547,6 +550,10 @@ impl Remote {
         if let Some(sender) = self.senders.get_mut(&device) {
             sender.receives(now);
         }
+        if self.open.is_empty() && !has_rival {
+            child.count(now, Direction::Inbound, len);
+            return Some(Verdict::Device { device, silent_since, new: None });
+        }
         if !self.open.is_empty() {
             self.stays(now, device, bound);
         }
@@ -594,12 +601,27 @@ impl Remote {
             return self.open.clone();
         }
         // Whoever could forge the remote host's address could use up a gate with one packet: doubt that.
-        self.children.iter().filter(|(_, c)| c.is_doubtful(now)).map(|(&id, _)| id).collect()
+        self.doubted.iter().filter(|id| self.is_doubtful(now, id)).copied().collect()
+    }
+
+    fn is_doubtful(&self, now: Timestamp, id: &u32) -> bool {
+        self.children.get(id).is_some_and(|child| child.is_doubtful(now))
+    }
+
+    /// What is known of `id` may have to be doubted for a while.
+    fn doubt(&mut self, now: Timestamp, id: u32) {
+        let mut doubted = core::mem::take(&mut self.doubted);
+        doubted.retain(|other| *other != id && self.is_doubtful(now, other));
+        doubted.insert(doubted.partition_point(|other| *other < id), id);
+        self.doubted = doubted;
     }
 
     /// The inbound SPI of `id` is known now.
     fn bind(&mut self, now: Timestamp, id: u32, spi: u32, guessed: bool) -> Learned {
         self.unknown.retain(|unknown| unknown.spi != spi);
+        if self.unknown.is_empty() {
+            self.unknown = Vec::new(); // most remote hosts never have one again for hours
+        }
         let Some(child) = self.children.get(&id) else { return Learned::Guess };
         let (device, opened) = (child.device, child.opened);
         let learned = if guessed { Learned::Guess } else { child.learned };
@@ -633,6 +655,7 @@ impl Remote {
             child.bound = now;
             child.last = Timestamp::ZERO; // conntrack has not seen it
             self.by_inbound.insert(spi, id);
+            self.doubt(now, id);
         }
         learned
     }

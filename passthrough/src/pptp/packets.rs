@@ -174,7 +174,9 @@ impl Pptp {
 /// The Call ID in a packet of enhanced GRE, which a quote may have cut off behind its eighth byte.
 pub(crate) fn call_id(packet: &PacketView<'_>) -> Option<CallId> {
     let payload = packet.payload();
-    let head = GreHeader::parse(&[payload.get(..8)?, &[0; 8]].concat())?;
+    let mut head = [0; 16];
+    *head.first_chunk_mut()? = *payload.first_chunk::<8>()?;
+    let head = GreHeader::parse(&head)?;
     head.is_pptp().then_some(CallId(be16(payload, GreHeader::CALL_ID_AT)?))
 }
 

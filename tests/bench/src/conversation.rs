@@ -7,7 +7,9 @@ use nat_core::flow::Direction;
 use nat_core::nat::{Nat, Origin};
 use nat_core::policy::{Limits, Policy};
 use nat_core::time::Timestamp;
-use natd::engine::{Arrival, Stage, decide};
+use natd::engine::{Arrival, Engine, Stage, decide};
+use passthrough::Passthrough;
+use passthrough::settings::Settings;
 
 use crate::packets::{
     self, ACK, Buffer, ECHO_REPLY, ECHO_REQUEST, ICMP, LEN, SYN, TCP, TCP_PAYLOAD, UDP, Words,
@@ -97,21 +99,35 @@ impl Conversation {
     }
 
     /// Opens it: the first packet each way, and for TCP the third of the handshake.
-    fn open(&mut self, nat: &mut Nat, now: Timestamp) {
+    fn open(&mut self, engine: &mut Engine, now: Timestamp) {
         let buffer = &mut [0; LEN];
         packets::write(buffer, &self.words(Direction::Outbound, SYN));
-        translate(nat, now, Direction::Outbound, buffer);
+        translate(engine, Way::Daemon, now, Direction::Outbound, buffer);
         self.external = packets::endpoints(buffer)[0].1;
         self.device_seq = self.device_seq.wrapping_add(1);
         packets::write(buffer, &self.words(Direction::Inbound, SYN | ACK));
-        translate(nat, now, Direction::Inbound, buffer);
+        translate(engine, Way::Daemon, now, Direction::Inbound, buffer);
         self.remote_seq = self.remote_seq.wrapping_add(1);
         if self.protocol == TCP {
             packets::write(buffer, &self.words(Direction::Outbound, ACK));
             self.device_seq = self.device_seq.wrapping_add(TCP_PAYLOAD);
-            translate(nat, now, Direction::Outbound, buffer);
+            translate(engine, Way::Daemon, now, Direction::Outbound, buffer);
         }
     }
+}
+
+/// Which of the ways to a decision a packet takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// The daemon's: VPN passthrough first looks whether the packet concerns it.
+    Daemon,
+    /// The NAT alone.
+    NatAlone,
+}
+
+/// An engine without limits that a benchmark would meet, VPN passthrough as the owner gets it.
+pub(crate) fn engine() -> Engine {
+    Engine::new(nat(), Passthrough::new(Settings::default()))
 }
 
 /// A NAT without limits that a benchmark would meet.
@@ -128,9 +144,9 @@ pub(crate) fn conversations(protocol: u8, count: u32) -> Vec<Conversation> {
 }
 
 /// Opens them all.
-pub(crate) fn open_all(nat: &mut Nat, now: Timestamp, conversations: &mut [Conversation]) {
+pub(crate) fn open_all(engine: &mut Engine, now: Timestamp, conversations: &mut [Conversation]) {
     for conversation in conversations {
-        conversation.open(nat, now);
+        conversation.open(engine, now);
     }
 }
 
@@ -139,12 +155,23 @@ pub(crate) fn open_all(nat: &mut Nat, now: Timestamp, conversations: &mut [Conve
 /// # Panics
 /// When the packet is not forwarded: a benchmark of refusals would be meaningless.
 #[inline]
-pub(crate) fn translate(nat: &mut Nat, now: Timestamp, direction: Direction, packet: &mut Buffer) {
+pub(crate) fn translate(
+    engine: &mut Engine,
+    way: Way,
+    now: Timestamp,
+    direction: Direction,
+    packet: &mut [u8],
+) {
     let stage = match direction {
         Direction::Outbound => Stage::ToWan(Origin::Lan),
         Direction::Inbound => Stage::FromWan { local_socket: false },
     };
-    match decide(nat, now, &Arrival { stage, bytes: packet, truncated: false }) {
+    let arrival = Arrival { stage, bytes: packet, truncated: false };
+    let decision = match way {
+        Way::Daemon => engine.decide(now, &arrival),
+        Way::NatAlone => decide(&mut engine.nat, now, &arrival),
+    };
+    match decision {
         Decision::Forward(forward) => forward.carry_out(packet, ChecksumState::Complete),
         other @ (Decision::Pass | Decision::Hold(_) | Decision::Drop(_)) => {
             panic!("a packet of a known flow was not forwarded: {other:?}, {packet:?}")

@@ -1,6 +1,8 @@
-//! Benchmarks of natd. `tests/bench.sh` builds and runs them; this program has three modes:
+//! Benchmarks of natd. `tests/bench.sh` builds and runs them; this program has five modes:
 //!
 //! * `decide`: nanoseconds per packet for decision and rewrite, and bytes of memory per flow;
+//! * `vpn`: the same of VPN sessions, and how both grow with their number;
+//! * `vpn-path`: ESP and GRE beside UDP on their way through natd, in network namespaces (root);
 //! * `path`: the way through user space beside plain kernel masquerade, in network namespaces (root);
 //! * `memory`: for `decide`, which runs it as a process of its own.
 //!
@@ -18,17 +20,24 @@ mod memory;
 mod packets;
 mod path;
 mod sample;
+mod vpn;
 
 use std::process::{Command, ExitCode};
 
 use packets::{ICMP, TCP, UDP};
 use sample::verdict;
+use vpn::memory::Counting;
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting::new();
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match arguments.first().map(String::as_str) {
         Some("decide") => print_decide(),
         Some("memory") => memory::report(),
+        Some("vpn") => vpn::print(),
+        Some("vpn-path") => return print_vpn_path(arguments.get(1..).unwrap_or_default()),
         Some("path") => return print_path(arguments.get(1..).unwrap_or_default()),
         _ => return usage(),
     }
@@ -36,8 +45,26 @@ fn main() -> ExitCode {
 }
 
 fn usage() -> ExitCode {
-    eprintln!("usage: natd-bench decide | path (masquerade | NATD-BINARY) [ROUNDS]");
+    eprintln!(
+        "usage: natd-bench decide | vpn | vpn-path NATD-BINARY [ROUNDS] | path (masquerade | NATD-BINARY) [ROUNDS]"
+    );
     ExitCode::from(2)
+}
+
+fn print_vpn_path(arguments: &[String]) -> ExitCode {
+    let (program, rounds) = match arguments {
+        [program] => (program, Ok(9)),
+        [program, rounds] => (program, rounds.parse()),
+        _ => return usage(),
+    };
+    let Ok(rounds) = rounds else { return usage() };
+    match path::vpn::compare(program.into(), rounds) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("natd-bench vpn-path: {error}");
+            ExitCode::FAILURE
+        }
+    }
 }
 
 fn print_path(arguments: &[String]) -> ExitCode {
@@ -62,18 +89,21 @@ fn print_path(arguments: &[String]) -> ExitCode {
 
 fn print_decide() {
     println!(
-        "| decision and rewrite of known flows in random order | ns/packet, median (min..max) of 9 | target | kept |"
+        "| decision and rewrite of known flows in random order | ns/packet, median (min..max) of 9 | target | kept | NAT alone | difference |"
     );
-    println!("|---|---|---|---|");
+    println!("|---|---|---|---|---|---|");
     for (protocol, flows) in
         [(TCP, 1024), (TCP, 65_536), (UDP, 1024), (UDP, 65_536), (ICMP, 1024), (ICMP, 32_768)]
     {
-        let samples = decide::measure(protocol, flows);
+        let decide::Cost { daemon, nat, difference } = decide::measure(protocol, flows);
         let target = (protocol == TCP && flows == 65_536).then_some(250.0);
         let (limit, kept) = target.map_or((String::from("-"), "-"), |most: f64| {
-            (format!("≤ {most}"), verdict(samples.median() <= most))
+            (format!("≤ {most}"), verdict(daemon.median() <= most))
         });
-        println!("| {}, {flows} flows | {samples} | {limit} | {kept} |", conversation::name(protocol));
+        println!(
+            "| {}, {flows} flows | {daemon} | {limit} | {kept} | {nat} | {difference} |",
+            conversation::name(protocol)
+        );
     }
     print_memory();
 }

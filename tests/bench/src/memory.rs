@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use nat_core::nat::Nat;
 use nat_core::time::Timestamp;
+use natd::engine::Engine;
 
-use crate::conversation::{conversations, nat, open_all};
+use crate::conversation::{conversations, engine, open_all};
 use crate::packets::TCP;
 
 const FLOWS: u32 = 65_536;
@@ -15,36 +15,37 @@ const FLOWS: u32 = 65_536;
 pub(crate) fn report() {
     // Everything else that needs memory comes first, once through a NAT of its own.
     let mut conversations = conversations(TCP, FLOWS);
-    open_all(&mut nat(), Timestamp::ZERO, &mut conversations.clone()[..1]);
+    open_all(&mut engine(), Timestamp::ZERO, &mut conversations.clone()[..1]);
     let before = resident();
     let per = |flows: usize| resident().saturating_sub(before) as f64 / flows as f64;
 
-    let mut nat = nat();
+    let mut engine = engine();
     let mut growth = Vec::new();
     let mut done = 0;
     for step in 10..=16 {
         let (_, rest) = conversations.split_at_mut(done);
-        open_all(&mut nat, Timestamp::from_secs(step), &mut rest[..(1 << step) - done]);
+        open_all(&mut engine, Timestamp::from_secs(step), &mut rest[..(1 << step) - done]);
         done = 1 << step;
         growth.push(format!("{done}={:.0}", per(done)));
     }
     let full = per(done);
-    let mut now = expire(&mut nat, Timestamp::from_secs(16));
+    let mut now = expire(&mut engine, Timestamp::from_secs(16));
     let expired = per(done);
-    open_all(&mut nat, now, &mut conversations);
+    open_all(&mut engine, now, &mut conversations);
     let refilled = per(done);
     for _ in 0..4 {
-        now = expire(&mut nat, now);
-        open_all(&mut nat, now, &mut conversations);
+        now = expire(&mut engine, now);
+        open_all(&mut engine, now, &mut conversations);
     }
     println!("{full:.0} {expired:.0} {refilled:.0} {:.0} {}", per(done), growth.join(","));
 }
 
 /// Lets every session end; answers the time.
-fn expire(nat: &mut Nat, now: Timestamp) -> Timestamp {
+fn expire(engine: &mut Engine, now: Timestamp) -> Timestamp {
     let later = now + Duration::from_secs(8000);
-    nat.handle_timeout(later);
-    assert_eq!((nat.sizes().sessions, nat.sizes().mappings), ([0; 3], 0), "sessions outlive their time");
+    engine.handle_timeout(later);
+    let sizes = engine.nat.sizes();
+    assert_eq!((sizes.sessions, sizes.mappings), ([0; 3], 0), "sessions outlive their time");
     later
 }
 

@@ -22,6 +22,8 @@ pub(super) enum Kind {
     Masquerade,
     /// Stateful firewall and natd, from this binary.
     Natd(PathBuf),
+    /// The same, and PPTP is allowed.
+    NatdPptp(PathBuf),
 }
 
 /// One such set, with whatever runs in it. Taken down when dropped.
@@ -52,6 +54,7 @@ table ip kernel_nat {
 "#;
 
 const CONFIG: &str = "[nat]\nlan = [\"lan\"]\nwan = \"wan\"\n";
+const PPTP: &str = "[passthrough]\npptp = true\n";
 
 impl Lab {
     /// Builds the set whose namespaces begin with `nbe-` and `tag`.
@@ -91,7 +94,8 @@ impl Lab {
             Kind::Direct => {}
             Kind::Forward => shell(&format!("ip -n {server} route add 192.168.1.0/24 via 203.0.113.2"))?,
             Kind::Masquerade => lab.nft(MASQUERADE)?,
-            Kind::Natd(program) => lab.start(program)?,
+            Kind::Natd(program) => lab.start(program, CONFIG)?,
+            Kind::NatdPptp(program) => lab.start(program, &[CONFIG, PPTP].concat())?,
         }
         Ok(lab)
     }
@@ -107,8 +111,16 @@ impl Lab {
     }
 
     fn nft(&self, rules: &str) -> io::Result<()> {
+        self.nft_in("router", rules)
+    }
+
+    /// Gives the namespace of `role` these rules.
+    ///
+    /// # Errors
+    /// When nft refuses them.
+    pub(super) fn nft_in(&self, role: &str, rules: &str) -> io::Result<()> {
         let mut nft = Command::new("ip")
-            .args(["netns", "exec", &self.name("router"), "nft", "-f", "-"])
+            .args(["netns", "exec", &self.name(role), "nft", "-f", "-"])
             .stdin(Stdio::piped())
             .spawn()?;
         if let Some(mut input) = nft.stdin.take() {
@@ -117,9 +129,9 @@ impl Lab {
         if nft.wait()?.success() { Ok(()) } else { Err(io::Error::other("nft refused the rules above")) }
     }
 
-    fn start(&mut self, program: &Path) -> io::Result<()> {
+    fn start(&mut self, program: &Path, settings: &str) -> io::Result<()> {
         let (config, socket) = (self.folder.join("natd.toml"), self.folder.join("natd.sock"));
-        std::fs::write(&config, CONFIG)?;
+        std::fs::write(&config, settings)?;
         let log = std::fs::File::create(self.folder.join("natd.log"))?;
         let router = self.name("router");
         let daemon = Command::new("ip")

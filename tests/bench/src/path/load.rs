@@ -7,6 +7,7 @@
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex};
 use std::time::Duration;
@@ -25,6 +26,8 @@ pub(super) struct Cost {
     pub(super) time: Duration,
     /// CPU time of sender, receiver, daemon and soft interrupts.
     pub(super) cpu: Duration,
+    /// Of these, the daemon's.
+    pub(super) daemon: Duration,
     /// Bytes or packets that arrived.
     pub(super) arrived: u64,
 }
@@ -42,13 +45,15 @@ pub(super) enum Way {
 
 /// Runs `work`, which answers its own threads' CPU time and what arrived, and adds the CPU time of the others.
 fn costing(lab: &Lab, work: impl FnOnce() -> io::Result<(Duration, u64)>) -> io::Result<Cost> {
-    let others = || lab.cpu_of_daemon() + cpu::of_soft_interrupts();
+    let others = || (lab.cpu_of_daemon(), cpu::of_soft_interrupts());
     let before = others();
     let begin = clock::now();
     let (own, arrived) = work()?;
     let time = begin.elapsed();
     clock::pause(Duration::from_millis(20)); // a thread's account is complete when it sleeps
-    Ok(Cost { time, cpu: own + others().saturating_sub(before), arrived })
+    let after = others();
+    let daemon = after.0.saturating_sub(before.0);
+    Ok(Cost { time, cpu: own + daemon + after.1.saturating_sub(before.1), daemon, arrived })
 }
 
 /// As many bytes as go through `streams` TCP connections in `time`.
@@ -193,9 +198,9 @@ fn udp_pair(lab: &Lab, port: u16) -> io::Result<(UdpSocket, UdpSocket)> {
 }
 
 /// Sends until `count` datagrams have gone to `far`, no more than `window` of them unreceived.
-fn closed_loop(
+pub(super) fn closed_loop(
     lab: &Lab,
-    far: &UdpSocket,
+    far: &(impl AsRawFd + Sync),
     count: u64,
     window: u64,
     mut send: impl FnMut() -> io::Result<usize>,

@@ -13,6 +13,7 @@ mod cpu;
 mod lab;
 mod load;
 mod sys;
+pub(crate) mod vpn;
 
 use std::io;
 use std::path::PathBuf;

@@ -3,8 +3,8 @@
 
 use std::fs::File;
 use std::io;
-use std::net::UdpSocket;
-use std::os::fd::AsRawFd;
+use std::net::{Ipv4Addr, UdpSocket};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::time::Duration;
 
 /// Datagrams in one system call.
@@ -39,7 +39,7 @@ pub(super) fn cpu_of_thread() -> Duration {
 ///
 /// # Errors
 /// Without CAP_NET_ADMIN.
-pub(super) fn set_receive_buffer(socket: &UdpSocket, bytes: i32) -> io::Result<()> {
+pub(super) fn set_receive_buffer(socket: &impl AsRawFd, bytes: i32) -> io::Result<()> {
     // SAFETY: the value is a valid i32 and its size is given.
     let result = unsafe {
         libc::setsockopt(
@@ -76,7 +76,7 @@ pub(super) fn send_batch(socket: &UdpSocket, payload: &mut [u8]) -> io::Result<u
 ///
 /// # Errors
 /// As `recvmmsg`, time-out of the socket included.
-pub(super) fn receive_batch(socket: &UdpSocket) -> io::Result<usize> {
+pub(super) fn receive_batch(socket: &impl AsRawFd) -> io::Result<usize> {
     let mut bytes = [[0_u8; MESSAGE]; BATCH];
     let mut parts =
         bytes.each_mut().map(|b| libc::iovec { iov_base: b.as_mut_ptr().cast(), iov_len: MESSAGE });
@@ -92,6 +92,100 @@ pub(super) fn receive_batch(socket: &UdpSocket) -> io::Result<usize> {
         )
     };
     usize::try_from(received).map_err(|_| io::Error::last_os_error())
+}
+
+/// Sends `packets`, at most [`BATCH`], over the connected `socket` at once; answers how many went.
+///
+/// # Errors
+/// As `sendmmsg`.
+pub(super) fn send_packets(socket: &impl AsRawFd, packets: &mut [Vec<u8>]) -> io::Result<usize> {
+    let mut parts: Vec<libc::iovec> = packets
+        .iter_mut()
+        .take(BATCH)
+        .map(|packet| libc::iovec { iov_base: packet.as_mut_ptr().cast(), iov_len: packet.len() })
+        .collect();
+    let mut messages: Vec<libc::mmsghdr> = parts.iter_mut().map(|part| header(part)).collect();
+    // SAFETY: header, part and packet of each message are distinct and outlive the call, which only reads.
+    let sent = unsafe { libc::sendmmsg(socket.as_raw_fd(), messages.as_mut_ptr(), messages.len() as u32, 0) };
+    usize::try_from(sent).map_err(|_| io::Error::last_os_error())
+}
+
+/// A socket that sends whole IPv4 packets to `to`.
+///
+/// # Errors
+/// Without CAP_NET_RAW.
+pub(super) fn raw_sender(to: Ipv4Addr) -> io::Result<OwnedFd> {
+    let socket = socket(libc::AF_INET, libc::SOCK_RAW, libc::IPPROTO_RAW)?;
+    let name = libc::sockaddr_in {
+        sin_family: libc::AF_INET as libc::sa_family_t,
+        sin_port: 0,
+        sin_addr: libc::in_addr { s_addr: u32::from(to).to_be() },
+        sin_zero: [0; 8],
+    };
+    // SAFETY: `name` is a valid sockaddr_in and its size is given.
+    let result = unsafe {
+        libc::connect(
+            socket.as_raw_fd(),
+            (&raw const name).cast(),
+            size_of::<libc::sockaddr_in>() as libc::socklen_t,
+        )
+    };
+    if result == 0 { Ok(socket) } else { Err(io::Error::last_os_error()) }
+}
+
+/// A socket that gets every IPv4 packet that the namespace receives, from its header on, and gives up waiting after
+/// `patience`.
+///
+/// # Errors
+/// Without CAP_NET_RAW.
+pub(super) fn tap(patience: Duration) -> io::Result<OwnedFd> {
+    let socket = socket(libc::AF_PACKET, libc::SOCK_DGRAM, i32::from((libc::ETH_P_IP as u16).to_be()))?;
+    let wait = libc::timeval {
+        tv_sec: patience.as_secs() as libc::time_t,
+        tv_usec: libc::suseconds_t::from(patience.subsec_micros()),
+    };
+    let ignore = 1_i32;
+    // SAFETY: the values are of the types that the options have, and their sizes are given.
+    let results = unsafe {
+        [
+            libc::setsockopt(
+                socket.as_raw_fd(),
+                libc::SOL_SOCKET,
+                libc::SO_RCVTIMEO,
+                (&raw const wait).cast(),
+                size_of::<libc::timeval>() as libc::socklen_t,
+            ),
+            libc::setsockopt(
+                socket.as_raw_fd(),
+                libc::SOL_PACKET,
+                libc::PACKET_IGNORE_OUTGOING,
+                (&raw const ignore).cast(),
+                size_of::<i32>() as libc::socklen_t,
+            ),
+        ]
+    };
+    if results == [0, 0] { Ok(socket) } else { Err(io::Error::last_os_error()) }
+}
+
+/// The start of the next packet.
+///
+/// # Errors
+/// As `recv`, time-out of the socket included.
+pub(super) fn receive(socket: &impl AsRawFd) -> io::Result<[u8; MESSAGE]> {
+    let mut bytes = [0; MESSAGE];
+    // SAFETY: the buffer is valid for its length.
+    let received = unsafe { libc::recv(socket.as_raw_fd(), bytes.as_mut_ptr().cast(), MESSAGE, 0) };
+    if received < 0 { Err(io::Error::last_os_error()) } else { Ok(bytes) }
+}
+
+fn socket(domain: i32, kind: i32, protocol: i32) -> io::Result<OwnedFd> {
+    // SAFETY: socket takes three numbers.
+    let fd = unsafe { libc::socket(domain, kind | libc::SOCK_CLOEXEC, protocol) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the descriptor is open and nobody else's.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 fn header(part: *mut libc::iovec) -> libc::mmsghdr {
