@@ -505,9 +505,9 @@ fn after_a_restart_what_was_written_down_goes_on() {
     }
     before.wan(&esp(S, WAN, 0x3000, 1)).sent();
     let memory = before.engine.vpn.memory();
-    let revision = before.engine.vpn.revision();
+    assert!(before.engine.vpn.take_news(), "there is something to write down");
     before.wan(&esp(S, WAN, 0x1000, 2)).sent();
-    assert_eq!(before.engine.vpn.revision(), revision, "known packets change nothing");
+    assert!(!before.engine.vpn.take_news(), "known packets change nothing");
 
     let mut w = World::new();
     w.engine.vpn.recall(w.now, &memory);
