@@ -34,7 +34,7 @@ fn the_corpus_is_small() {
 fn a_directory_without_a_target_is_a_mistake() {
     for entry in fs::read_dir(corpus()).unwrap() {
         let name = entry.unwrap().file_name();
-        assert!(TARGETS.iter().any(|(known, _)| name == *known), "corpus/{}", name.display());
+        assert!(TARGETS.iter().any(|(known, _)| name == *known), "corpus/{}", name.to_string_lossy());
     }
 }
 
@@ -48,8 +48,9 @@ fn inputs(name: &str) -> Vec<(String, Vec<u8>)> {
     let Ok(entries) = fs::read_dir(&directory) else { panic!("no {}", directory.display()) };
     let mut inputs: Vec<_> = entries
         .map(|entry| {
-            let path = entry.unwrap().path();
-            (path.file_name().unwrap().display().to_string(), fs::read(&path).unwrap())
+            let entry = entry.expect("a directory can be read");
+            let input = fs::read(entry.path()).expect("a file can be read");
+            (entry.file_name().to_string_lossy().into_owned(), input)
         })
         .collect();
     inputs.sort();
