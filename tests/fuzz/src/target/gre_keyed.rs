@@ -58,6 +58,8 @@ pub(crate) fn run(input: &[u8]) {
         );
         for (at, view) in views.iter().enumerate() {
             for key in &view.inbound {
+                let times = view.inbound.iter().filter(|other| *other == key).count();
+                assert_eq!(times, 1, "a conversation has {key:?} more than once");
                 let twice = views
                     .iter()
                     .skip(at + 1)

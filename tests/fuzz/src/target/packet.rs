@@ -42,10 +42,12 @@ fn whole(bytes: &[u8]) {
         assert!(usize::from(at) + data.len() <= usize::from(packet.total_len), "data behind the end");
     }
     let (src, dst) = (Endpoint::new(REMOTES[0], 40_000), Endpoint::new(DEVICES[0], 0));
-    // Nothing to be changed behind the header, or a word of the data.
-    let edits = packet.data().and_then(|(at, data)| {
-        let &[high, low] = data.first_chunk()?;
-        Some(WordEdit { offset: at, old: u16::from_be_bytes([high, low]), new: 0x1234 })
+    // A word of the data, at an even and at an odd place.
+    let edits = packet.data().into_iter().flat_map(|(at, data)| {
+        let word = |offset: u16, pair: &[u8]| WordEdit { offset, old: wire::word(pair, 0), new: 0x1234 };
+        let even = data.get(..2).map(|pair| word(at, pair));
+        let odd = data.get(3..5).map(|pair| word(at + 3, pair));
+        [even, odd].into_iter().flatten()
     });
     if let Some(forward) = Forward::to_endpoints(&packet, src, dst) {
         carry_out(&forward, bytes, true);
