@@ -135,3 +135,41 @@ fn block<'a>(dice: &mut Dice, bytes: &'a [u8]) -> &'a [u8] {
     let end = (start + 1 + dice.below(64)).min(bytes.len());
     bytes.get(start..end).unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn course(seed: u64) -> Vec<Vec<u8>> {
+        let dice = &mut Dice::new(seed);
+        let mut input = vec![7; 100];
+        let steps = (0..1000).map(|_| {
+            mutate(dice, &mut input, &[9; 2000], &[(7, 0x0102_0304)]);
+            input.clone()
+        });
+        steps.collect()
+    }
+
+    #[test]
+    fn a_seed_makes_the_same_inputs_again() {
+        assert_eq!(course(1), course(1));
+        assert_ne!(course(1), course(2));
+    }
+
+    #[test]
+    fn inputs_stay_short() {
+        let longest = course(1).iter().map(Vec::len).max();
+        assert!(longest > Some(1000) && longest <= Some(MAX_LEN), "{longest:?}");
+    }
+
+    #[test]
+    fn one_number_of_a_comparison_takes_the_place_of_the_other() {
+        let dice = &mut Dice::new(1);
+        let written = (0..100).any(|_| {
+            let mut input = vec![0, 0, 0x12, 0x34, 0];
+            settle(dice, &mut input, 0, (0x1234, 0xabcd));
+            input == [0, 0, 0xab, 0xcd, 0]
+        });
+        assert!(written);
+    }
+}
