@@ -116,6 +116,7 @@ impl Course {
                 let bytes = built(script, src, dst);
                 self.at(Stage::ToWan(Origin::Lan), &bytes);
             }
+            15 => self.flood(event & 0x10 != 0, script),
             _ => {
                 let (src, dst) = (script.remote(), self.wan.unwrap_or(WAN));
                 let bytes = built(script, src, dst);
@@ -274,6 +275,33 @@ impl Course {
                 self.engine.nat.set_mtu(script.pick(&[None, Some(0), Some(576), Some(1492), Some(u16::MAX)]))
             }
             _ => self.engine.nat.set_patience(script.time()),
+        }
+    }
+
+    /// Many packets that differ in their source port, SPI, key or session alone.
+    fn flood(&mut self, inside: bool, script: &mut Script<'_>) {
+        let (device, remote) = (script.device(), script.remote());
+        let (src, dst) = if inside { (device, remote) } else { (remote, self.wan.unwrap_or(WAN)) };
+        let (how, protocol) = (script.byte(), script.pick(&PROTOCOLS));
+        let stage = if !inside && how & 0x80 != 0 { Stage::Unclaimed } else { stage_from(inside) };
+        let (near, far) = (script.pick(&PORTS), script.pick(&PORTS));
+        let mut payload = match protocol {
+            1 => vec![8, 0, 0, 0, 0, 0, 0, 1],
+            6 => segment(script),
+            _ => payload(script, protocol),
+        };
+        let at = match protocol {
+            50 | 115 => 3,
+            1 => 5,
+            47 => 7,
+            _ => usize::MAX,
+        };
+        for number in 0..how & 0x7f {
+            if let Some(byte) = payload.get_mut(at) {
+                *byte = number;
+            }
+            let ports = (near.wrapping_add(u16::from(number)), far);
+            self.at(stage, &wire::packet(protocol, src, dst, ports, &payload));
         }
     }
 
