@@ -51,6 +51,9 @@ fn run(mut args: impl Iterator<Item = String>) -> Result<bool, String> {
             _ => return Err(format!("{option}?")),
         }
     }
+    if write && natd_fuzz::coverage::len() == 0 {
+        return Err("a build without counters cannot say which inputs a corpus needs: see run.sh".into());
+    }
     println!("{name}: seed {seed}, {} counters", natd_fuzz::coverage::len());
     let mut search = Search::new(name, target, seed);
     search.load(&corpus).map_err(|error| format!("{}: {error}", corpus.display()))?;
