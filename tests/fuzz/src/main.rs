@@ -14,7 +14,7 @@ use self::search::Search;
 
 const USAGE: &str = "natd-fuzz TARGET [--time SECS] [--seed N] [--corpus DIR] [--write]
 natd-fuzz TARGET --once FILE
-  --write  replace the corpus by the smallest one that reaches what was reached";
+  --write  replace the corpus by few inputs that reach what was reached";
 
 fn main() -> ExitCode {
     match run(std::env::args().skip(1)) {
