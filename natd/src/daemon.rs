@@ -186,6 +186,7 @@ impl Daemon {
         let started = clock::now();
         let mut nat = Nat::new(policy(&config), clock::random_seed(), started);
         world.tell_nat(&mut nat);
+        nat.set_address(world.wan_address());
         nat.set_listeners(world::listeners());
         nat.set_patience(world::patience());
         let surroundings = surroundings(&config, &kernel, &world)?;

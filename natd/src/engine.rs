@@ -1,5 +1,7 @@
 //! Where a packet was stopped decides which verb of the NAT it meets.
 
+use std::net::Ipv4Addr;
+
 use nat_core::decision::{Decision, DropReason, KernelFlow, KernelTuple};
 use nat_core::nat::{Handover, Nat, Origin};
 use nat_core::packet::{PacketError, PacketView};
@@ -43,12 +45,25 @@ pub struct Engine {
     pub nat: Nat,
     /// VPN passthrough.
     pub vpn: Passthrough,
+    /// The last WAN address that there was.
+    address: Option<Ipv4Addr>,
 }
 
 impl Engine {
     /// An engine of these two.
     pub fn new(nat: Nat, vpn: Passthrough) -> Self {
-        Self { nat, vpn }
+        let address = nat.address();
+        Self { nat, vpn, address }
+    }
+
+    /// Takes over the WAN's address. Another one than the last ends what used that, even where there was none in
+    /// between.
+    pub fn set_address(&mut self, address: Option<Ipv4Addr>) {
+        self.nat.set_address(address);
+        let Some(new) = address else { return };
+        if self.address.replace(new).is_some_and(|old| old != new) {
+            self.vpn.address_changed(&mut self.nat);
+        }
     }
 
     /// Decides what becomes of a packet at `now`.

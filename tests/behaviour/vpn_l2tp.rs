@@ -151,7 +151,9 @@ fn a_server_inside_has_clients_with_one_tunnel_id() {
 fn another_wan_address_ends_every_tunnel() {
     let mut w = World::new();
     share(&mut w);
-    w.engine.vpn.address_changed(&mut w.engine.nat);
+    w.engine.set_address(None);
+    assert_ne!(w.engine.sessions(w.now), vec![], "the same address may come back");
+    w.engine.set_address(Some(Ipv4Addr::new(198, 51, 100, 77)));
     assert_eq!(w.engine.sessions(w.now), vec![]);
     w.advance(48 * 3600);
     assert_eq!(w.engine.poll_timeout(), None, "everything is forgotten in time");

@@ -99,20 +99,14 @@ impl World {
 
     /// Tells the engine what concerns it.
     pub(super) fn tell(&self, engine: &mut Engine) {
-        let before = engine.nat.address();
         self.tell_nat(&mut engine.nat);
-        if let (Some(before), Some(now)) = (before, self.wan_address) {
-            if before != now {
-                engine.vpn.address_changed(&mut engine.nat);
-            }
-        }
+        engine.set_address(self.wan_address);
     }
 
     /// Tells the NAT what concerns it.
     pub(super) fn tell_nat(&self, nat: &mut Nat) {
         nat.set_lan(self.lan.iter().flat_map(|side| side.addresses.iter().copied()).collect());
         nat.set_mtu(self.mtu().map(|mtu| u16::try_from(mtu).unwrap_or(u16::MAX)));
-        nat.set_address(self.wan_address);
     }
 
     fn mtu(&self) -> Option<u32> {
