@@ -422,7 +422,9 @@ impl Remote {
             }
             if devices(&self.children, &candidates).len() > usize::from(cap) {
                 let spoken_for = self.spoken_for();
-                candidates.retain(|id| !spoken_for.contains(id) || self.is_prompted(now, *id));
+                candidates.retain(|id| {
+                    !spoken_for.contains(id) || self.is_prompted(now, *id) || self.is_recalled(now, *id)
+                });
             }
             chosen = candidates.len() < all.len();
             if candidates.is_empty() {
@@ -468,6 +470,12 @@ impl Remote {
         self.children.get(&id).is_some_and(Child::is_open)
     }
 
+    /// Is this pair known from before a restart that was a moment ago?
+    fn is_recalled(&self, now: Timestamp, id: u32) -> bool {
+        let child = self.children.get(&id);
+        child.is_some_and(|c| c.learned == Learned::Restart && now.since(c.created) <= FRESH)
+    }
+
     /// Has the device of this pair just sent something?
     fn is_prompted(&self, now: Timestamp, id: u32) -> bool {
         let sender = self.children.get(&id).and_then(|child| self.senders.get(&child.device));
@@ -495,6 +503,8 @@ impl Remote {
             || sender.is_some_and(|sender| sender.may_be_answered(now))
             || (now.since(since) <= LISTENS && listens())
             || (child.origin == Origin::Restart && now.since(since) <= RECOVERS)
+            // Who spoke, and who listens, was forgotten with the restart.
+            || self.is_recalled(now, id)
     }
 
     /// How often, in times a second, pairs in this state are used by the remote host for the first time. Only the
