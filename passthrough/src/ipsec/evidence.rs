@@ -34,7 +34,7 @@ const LEAST_SPAN: Duration = Duration::from_secs(4);
 /// What is sent within this time counts as sent at once.
 const BURST: Duration = Duration::from_millis(5);
 /// So many answers and nothing else show a device that always speaks first.
-const ANSWERS_ONLY: u16 = 4;
+const ANSWERS_ONLY: u16 = 10;
 /// Nobody waits longer for an answer.
 pub(super) const ANSWERS_WITHIN: Duration = Duration::from_millis(700);
 /// How much later than others a packet may come.
