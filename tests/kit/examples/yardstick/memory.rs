@@ -92,7 +92,11 @@ fn natd(lab: &mut Lab) -> Cell {
     }
     let with_shared = resident()?;
     let servers: Vec<u16> = (SHARED_SERVERS..SHARED_SERVERS + LONE_SERVERS).collect();
-    servers.chunks(usize::from(BURST)).for_each(|servers| open_sessions(lab, D1, 0x4000_0000, servers));
+    // Spread over the devices, since one may not have very many remote hosts.
+    for (number, servers) in (1..=DEVICES).zip(servers.chunks(usize::from(LONE_SERVERS / u16::from(DEVICES))))
+    {
+        open_sessions(lab, device(number), 0x4000_0000 | (u32::from(number) << 16), servers);
+    }
     let with_lone = resident()?;
     // Answers to questions take memory too, so they are asked last.
     let flows =
