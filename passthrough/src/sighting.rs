@@ -75,21 +75,36 @@ pub enum Sighting<'a> {
 /// Also takes a packet that an ICMP error quotes; of UDP and TCP such a quote rarely shows more than the ports,
 /// which is too little. A fragment gives `None`, the first one too: fragments are put together before this.
 pub fn recognise<'a>(packet: &PacketView<'a>) -> Option<Sighting<'a>> {
-    let payload = ip_payload(packet)?;
     match packet.body {
-        Body::Udp { src_port, dst_port } => {
-            let end = usize::from(be16(payload, 4)?).min(payload.len());
-            on_udp(src_port, dst_port, payload.get(8..end)?)
-        }
-        Body::Tcp(segment) => {
+        Body::Udp { .. } => recognise_payload(17, ip_payload(packet)?),
+        Body::Tcp(_) => recognise_payload(6, ip_payload(packet)?),
+        Body::Other(protocol) => recognise_payload(protocol, ip_payload(packet)?),
+        Body::IcmpQuery { .. } | Body::IcmpError(_) | Body::Fragment => None,
+    }
+}
+
+/// Says what the payload of an IP packet of either version is; `protocol` is its number, behind all extension
+/// headers.
+///
+/// `payload` may be cut off, or be the first fragment's: then less is recognised.
+pub fn recognise_payload(protocol: u8, payload: &[u8]) -> Option<Sighting<'_>> {
+    let ports = || Some((be16(payload, 0)?, be16(payload, 2)?));
+    match protocol {
+        6 => {
+            let (src, dst) = ports()?;
             let header = usize::from(payload.get(12)? >> 4) * 4;
-            on_tcp(segment.src_port, segment.dst_port, payload.get(header..)?)
+            on_tcp(src, dst, payload.get(header..)?)
         }
-        Body::Other(47) => on_gre(payload),
-        Body::Other(50) => EspHeader::parse(payload).map(Sighting::Esp),
-        Body::Other(51) => AhHeader::parse(payload).map(Sighting::Ah),
-        Body::Other(115) => be32(payload, 0).map(|session| Sighting::L2tpIp { session }),
-        Body::Other(_) | Body::IcmpQuery { .. } | Body::IcmpError(_) | Body::Fragment => None,
+        17 => {
+            let (src, dst) = ports()?;
+            let end = usize::from(be16(payload, 4)?).min(payload.len());
+            on_udp(src, dst, payload.get(8..end)?)
+        }
+        47 => on_gre(payload),
+        50 => EspHeader::parse(payload).map(Sighting::Esp),
+        51 => AhHeader::parse(payload).map(Sighting::Ah),
+        115 => be32(payload, 0).map(|session| Sighting::L2tpIp { session }),
+        _ => None,
     }
 }
 
