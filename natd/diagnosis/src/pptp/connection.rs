@@ -61,6 +61,8 @@ pub(super) struct Call {
     /// What the device sent before the server showed that anything reached it.
     pub(super) tries: Option<Attempts>,
     pub(super) heard_us: Option<Mark>,
+    /// What the device sent since the server's last packet.
+    pub(super) unheard: Option<Attempts>,
     pub(super) ppp: Ppp,
     /// ICMP errors about its GRE.
     pub(super) errors: Option<Unreachable>,
@@ -77,6 +79,7 @@ impl Call {
             gre: Both::default(),
             tries: None,
             heard_us: None,
+            unheard: None,
             ppp: Ppp::default(),
             errors: None,
         }
@@ -94,10 +97,14 @@ impl Call {
             heard = self.ppp.read(seen.direction, seen.mark, frame);
         }
         if seen.is_outbound() {
+            again(&mut self.unheard, seen.mark);
             if header.seq.is_some() && self.heard_us.is_none() {
                 again(&mut self.tries, seen.mark);
             }
-        } else if heard || header.ack.is_some_and(|ack| ack != u32::MAX) {
+            return;
+        }
+        self.unheard = None;
+        if heard || header.ack.is_some_and(|ack| ack != u32::MAX) {
             self.heard_us.get_or_insert(seen.mark);
         }
     }

@@ -27,7 +27,7 @@ const NO_GRE_AT_ALL: Duration = Duration::from_secs(60);
 const ECHO_IDLE: Duration = Duration::from_secs(55);
 
 /// What a Start-Control-Connection-Reply says (RFC 2637 section 2.2).
-const fn start_words(result: u8) -> &'static str {
+pub(super) const fn start_words(result: u8) -> &'static str {
     match result {
         2 => "refused by the server: general error",
         3 => "refused by the server: control channel already exists",
@@ -442,21 +442,24 @@ impl Case<'_, '_> {
     /// It worked, or came near to it.
     fn dies(&mut self) {
         let connection = self.connection;
+        let calls = &connection.calls;
         let sent = connection.pending.map(|pending| pending.attempts);
-        let heard = connection.flow.inbound.last();
+        let sent = sent.or(connection.call().and_then(|call| call.unheard));
+        let gre = calls.iter().filter_map(|call| call.gre.inbound.last()).max();
+        let heard = connection.flow.inbound.last().max(gre);
         let who = (connection.attempt, connection.since);
-        if connection.stop.inbound.is_some() || connection.fin.inbound.is_some() {
+        if connection.stop.inbound.is_some() || connection.fin.inbound.is_some() || self.forgotten() {
             return;
         }
         if connection.outside.find(self.context, Vpn::Pptp, who, heard, sent.as_ref(), self.findings) {
             return;
         }
-        let Some(pending) = connection.pending.filter(|pending| pending.quiet >= ECHO_IDLE) else {
-            self.forgotten();
-            return;
-        };
+        let Some(pending) = connection.pending.filter(|pending| pending.quiet >= ECHO_IDLE) else { return };
         let asked = pending.attempts.first.at;
-        let gre = connection.calls.iter().filter_map(|call| call.gre.inbound.last()).max();
+        let cleared = calls.iter().filter_map(|call| call.ended).chain(connection.over());
+        if cleared.into_iter().any(|(mark, by)| by == Direction::Outbound && mark.at <= asked) {
+            return;
+        }
         let alive = gre.filter(|gre| gre.at > asked);
         let reset = connection.reset.inbound.filter(|reset| reset.mark.at > asked);
         let mut evidence = vec![
@@ -478,20 +481,21 @@ impl Case<'_, '_> {
     }
 
     /// The router's own reset of a connection whose WAN address is gone.
-    fn forgotten(&mut self) {
-        let Some(reset) = self.connection.reset.inbound else { return };
-        let Some((at, before)) = self.context.router.wan_changed else { return };
+    fn forgotten(&mut self) -> bool {
+        let Some(reset) = self.connection.reset.inbound else { return false };
+        let Some((at, before)) = self.context.router.wan_changed else { return false };
         if at < self.connection.since
             || reset.mark.at.since(at) > Duration::from_secs(120)
             || reset.mark.at < at
         {
-            return;
+            return false;
         }
         let evidence = vec![
             Evidence::fact(format!("the internet address was {before} before")),
             Evidence::packet("the connection was reset", reset.mark),
         ];
         self.add(Code::WanAddrChanged, Confidence::High, evidence);
+        true
     }
 }
 
