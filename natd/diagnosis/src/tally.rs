@@ -125,7 +125,13 @@ impl Unreachable {
             _ if self.last.from == server => (Code::ServerDown, Code::ServerDown.owner()),
             // The last router says so too when the server does not answer its ARP.
             IcmpKind::HostUnreachable => (Code::ServerPath, &[Party::Line, Party::Server]),
-            _ => (Code::ServerPath, Code::ServerPath.owner()),
+            IcmpKind::NetUnreachable
+            | IcmpKind::ProtocolUnreachable
+            | IcmpKind::PortUnreachable
+            | IcmpKind::TooBig(_)
+            | IcmpKind::Prohibited
+            | IcmpKind::HopLimit
+            | IcmpKind::Other(..) => (Code::ServerPath, Code::ServerPath.owner()),
         })
     }
 

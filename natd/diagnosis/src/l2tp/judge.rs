@@ -8,7 +8,7 @@ use crate::attempts::Attempts;
 use crate::code::{Code, Party};
 use crate::finding::{Confidence, Evidence, Finding, Findings};
 use crate::household::Context;
-use crate::tally::{Barred, barred, shared_line};
+use crate::tally::{Barred, QUIET, barred, shared_line};
 
 /// One tunnel, while it is judged.
 struct Case<'a, 'b> {
@@ -175,6 +175,9 @@ impl Case<'_, '_> {
         if tunnel.outside.find(context, tunnel.vpn, who, heard, sent.as_ref(), self.findings) {
             return;
         }
+        if self.forgotten() {
+            return;
+        }
         let Some((hello, _)) = tunnel.hello.filter(|(hello, _)| hello.sends >= 3) else { return };
         if let Some(sure) = hello.unanswered(context.now) {
             let mut evidence = vec![hello.evidence("HELLO, not acknowledged")];
@@ -182,5 +185,23 @@ impl Case<'_, '_> {
                 .extend(heard.map(|mark| Evidence::packet("heard of the server for the last time", mark)));
             self.add(Code::L2tpHelloLost, sure, evidence);
         }
+    }
+
+    /// The server goes on, and the router does not know any more for whom.
+    fn forgotten(&mut self) -> bool {
+        let (tunnel, context) = (self.tunnel, self.context);
+        let (Some(pair), Assigned::Clear { id, .. }) = (context.pair, tunnel.assigned) else { return false };
+        let stray = context.router.strays.iter().find(|stray| {
+            let quiet = stray.first.since(tunnel.last.at);
+            let ours = stray.trace.protocol == UDP && stray.trace.id == u32::from(id);
+            stray.server == pair.server && ours && stray.count >= 3 && quiet >= QUIET
+        });
+        let Some(stray) = stray else { return false };
+        let words = "from the server after a silence, for this tunnel, reached no device";
+        let mut lost = Evidence::packet(words, stray.trace.mark);
+        lost.count = stray.count;
+        let evidence = vec![Evidence::packet("the tunnel's last packet", tunnel.last), lost];
+        self.add(Code::NatIdleTimeout, Confidence::Medium, evidence);
+        true
     }
 }
