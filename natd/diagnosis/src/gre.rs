@@ -95,9 +95,8 @@ impl Tracker {
     pub fn error(&mut self, report: &IcmpReport) {
         // A Call ID says that it is about PPTP.
         if report.protocol == GRE {
-            let known = self.tunnels.iter_mut().rev();
             let by_key = |tunnel: &&mut Tunnel| tunnel.key.unwrap_or(0) == report.id;
-            if let Some(tunnel) = known.filter(by_key).next() {
+            if let Some(tunnel) = self.tunnels.iter_mut().rev().find(by_key) {
                 Unreachable::note(&mut tunnel.errors, report);
             }
         }
