@@ -434,3 +434,30 @@ fn noise_neither_panics_nor_grows() {
     }
     assert!(dialogue.tracker.connections.len() <= CONNECTIONS);
 }
+
+#[test]
+fn a_goodbye_that_is_not_answered_is_no_forgotten_connection() {
+    let mut dialogue = Dialogue::default().work();
+    let first = dialogue.next;
+    for millis in [62_000, 62_500, 63_500, 65_500, 69_500] {
+        dialogue.next = first;
+        dialogue.tcp(millis, Outbound, ACK, &message(3, 0, 0, 0));
+        dialogue.gre(millis + 100, Inbound, 0, PACKET);
+    }
+    assert_eq!(dialogue.codes(LATE), []);
+}
+
+#[test]
+fn blocked_gre_beside_another_device_s_that_works_is_not_the_line_s() {
+    let first = Dialogue::default().work();
+    let mut second = Dialogue::default().start(1);
+    second.peers.device = [192, 168, 1, 12].into();
+    second.tcp(1060, Outbound, ACK, &message(7, 5, 0, 0));
+    second.tcp(1100, Inbound, ACK, &message(8, 8, 5, 1));
+    for round in 0..5 {
+        second.gre(1200 + round * 3000, Outbound, 8, LCP_REQUEST);
+    }
+    let found = second.asked(20_000, &[&first.tracker]);
+    let found: Vec<_> = found.iter().map(|finding| (finding.code, finding.owner)).collect();
+    assert_eq!(found, [(Code::PptpGreBlocked, &[Party::Router, Party::Server][..])]);
+}

@@ -227,3 +227,30 @@ fn a_refusal_after_an_attempt_is_a_later_one_s() {
     dialogue.scene.router.refusals[0].last = at(60_000);
     assert_eq!(dialogue.codes(61_000), [(Code::PptpRefused, HIGH)]);
 }
+
+#[test]
+fn a_device_that_gives_up_soon_says_nothing_about_the_server() {
+    let mut dialogue = Dialogue::default().connect();
+    dialogue.tcp(30, Outbound, ACK, &message(1, 0, 0, 0));
+    dialogue.tcp(3000, Outbound, FIN, &[]);
+    assert_eq!(dialogue.codes(LATE), []);
+}
+
+#[test]
+fn a_segment_that_a_reset_overtook_is_no_sign_of_a_forged_one() {
+    let mut dialogue = Dialogue::default().connect();
+    dialogue.tcp(30, Outbound, ACK, &message(1, 0, 0, 0));
+    let [device, server] = dialogue.next;
+    dialogue.raw(60, Inbound, [server + 156, device], RST, &[]);
+    dialogue.raw(61, Inbound, [server, device], ACK, &message(2, 0, 0, 1));
+    assert_eq!(dialogue.codes(1000), []);
+}
+
+#[test]
+fn a_reset_in_answer_to_the_device_s_own_is_no_sign_of_a_forged_one() {
+    let mut dialogue = Dialogue::default().connect();
+    dialogue.tcp(30, Outbound, RST, &[]);
+    dialogue.ttl = 40;
+    dialogue.tcp(60, Inbound, RST, &[]);
+    assert_eq!(dialogue.codes(1000), []);
+}
