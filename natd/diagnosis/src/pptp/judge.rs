@@ -29,6 +29,7 @@ const NO_GRE_AT_ALL: Duration = Duration::from_secs(60);
 pub(super) struct Case<'a, 'b> {
     pub(super) connection: &'a Connection,
     pub(super) context: &'a Context<'a>,
+    mine: &'a Tracker,
     others: &'a [&'a Tracker],
     pub(super) findings: &'b mut Findings,
 }
@@ -36,7 +37,7 @@ pub(super) struct Case<'a, 'b> {
 impl Tracker {
     pub(super) fn judge(&self, context: &Context<'_>, others: &[&Self], findings: &mut Findings) {
         for connection in &self.connections {
-            let mut case = Case { connection, context, others, findings: &mut *findings };
+            let mut case = Case { connection, context, mine: self, others, findings: &mut *findings };
             case.judge(self.strange.filter(|(strange, _)| strange.first.at >= connection.since));
         }
     }
@@ -71,7 +72,10 @@ impl Case<'_, '_> {
 
     /// Is another device of the household connected with the server?
     fn rival(&self) -> bool {
-        self.others.iter().any(|other| other.is_up(self.connection.since))
+        let since = self.connection.since;
+        // Beyond the NAT all devices have one address.
+        let mine = !self.context.vantage.lan && self.mine.is_up(since);
+        mine || self.others.iter().any(|other| other.is_up(since))
     }
 
     fn barred(&mut self) -> bool {
@@ -351,9 +355,8 @@ impl Case<'_, '_> {
         });
         if let Some(stray) = stray {
             let words = format!("GRE from the server with Call ID {} reached no device", stray.trace.id);
-            let mark = Mark { at: stray.first, number: 0 };
-            let mut lost = Evidence::packets(words, stray.count, mark, stray.trace.mark);
-            lost.first = Some(stray.trace.mark).filter(|_| stray.count == 1);
+            let mut lost = Evidence::packet(words, stray.trace.mark);
+            lost.count = stray.count;
             let evidence = vec![tries.evidence("GRE sent, no answer"), lost];
             let sure = if self.others.is_empty() { Confidence::Medium } else { sure };
             self.add(Code::PptpGreMisrouted, sure, evidence);

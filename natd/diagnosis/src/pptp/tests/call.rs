@@ -461,3 +461,15 @@ fn blocked_gre_beside_another_device_s_that_works_is_not_the_line_s() {
     let found: Vec<_> = found.iter().map(|finding| (finding.code, finding.owner)).collect();
     assert_eq!(found, [(Code::PptpGreBlocked, &[Party::Router, Party::Server][..])]);
 }
+
+#[test]
+fn seen_from_the_wan_two_devices_have_one_address() {
+    let mut dialogue = Dialogue::default().work();
+    dialogue.scene.vantage.lan = false;
+    dialogue.port = 40_001;
+    dialogue.tcp(5000, Outbound, SYN, &[]);
+    dialogue.tcp(5020, Inbound, RST | ACK, &[]);
+    assert_eq!(dialogue.codes(6000), [(Code::PptpOnePerIp, MEDIUM)]);
+    dialogue.scene.vantage.lan = true;
+    assert_eq!(dialogue.codes(6000), [(Code::PptpRefused, HIGH)]);
+}
