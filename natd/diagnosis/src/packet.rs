@@ -44,4 +44,9 @@ impl<'a> Packet<'a> {
         let _ = bytes;
         None
     }
+
+    /// Reads what an ICMP error quotes: at least the IP header.
+    pub fn parse_quote(bytes: &'a [u8]) -> Option<Self> {
+        Self::parse(bytes)
+    }
 }
