@@ -614,3 +614,6 @@ fn is_within(address: IpAddr, network: IpAddr, len: u8) -> bool {
     let shift = 128 - u32::from(len.min(width));
     width == other && (a ^ b).checked_shr(shift).unwrap_or(0) == 0
 }
+
+#[cfg(test)]
+mod tests;

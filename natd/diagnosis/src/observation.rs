@@ -241,9 +241,12 @@ pub enum IcmpKind {
     Other(u8, u8),
 }
 
+#[cfg(test)]
+pub(crate) use exercise::{Peers, at};
+
 /// Observations for tests of trackers.
 #[cfg(test)]
-pub(crate) mod exercise {
+mod exercise {
     use super::*;
     use passthrough::sighting::recognise_payload;
 

@@ -146,11 +146,6 @@ impl Extensions {
         }
         None
     }
-
-    /// Reads what an ICMP error quotes: at least the IP header.
-    pub fn parse_quote(bytes: &'a [u8]) -> Option<Self> {
-        Self::parse(bytes)
-    }
 }
 
 /// Which part has this offset, and more behind it or not.

@@ -18,7 +18,7 @@ const REMEMBERED: usize = 64;
 impl Household {
     pub(super) fn icmp(&mut self, mark: Mark, packet: &Packet<'_>) {
         let Some(kind) = kind(packet) else { return };
-        let Some(quote) = packet.payload.get(8..).and_then(Packet::parse_quote) else { return };
+        let Some(quote) = packet.payload.get(8..).and_then(Packet::parse) else { return };
         let port =
             |at: usize| quote.payload.get(at..at + 2).and_then(|b| b.try_into().ok()).map(u16::from_be_bytes);
         let ports = match quote.protocol {
@@ -70,8 +70,7 @@ impl Household {
     ) -> bool {
         let mut hasher = DefaultHasher::new();
         let from = if is_private(from) { None } else { Some(from) };
-        (from, kind, quote.protocol, quote.ident, quote.ip_len, server)
-            .hash(&mut hasher);
+        (from, kind, quote.protocol, quote.ident, quote.ip_len, server).hash(&mut hasher);
         let key = hasher.finish();
         let fresh = COPY.min(Duration::from_millis(100));
         let seen = self.errors.iter().any(|&(at, known)| known == key && mark.at.since(at) < fresh);
