@@ -12,7 +12,8 @@ pub(in crate::cli) fn help(subcommand: Option<&Subcommand>) -> String {
 fn overview() -> String {
     let mut text = String::from(
         "\
-natd translates a household's traffic: NAT44 for TCP, UDP and ICMP on Linux's packet queues.
+natd translates a household's traffic, NAT44 for TCP, UDP and ICMP on Linux's packet queues, lets its VPNs
+through (IPsec, PPTP, L2TP, GRE, WireGuard, OpenVPN) and says what keeps one from working.
 
 Usage: natd SUBCOMMAND [OPTIONS]
 
@@ -30,10 +31,11 @@ Options:
   -V, --version  the version
 
 Exit codes: 0 fine, 1 a problem was found or natd is not translating, 2 usage, 3 natd waits for a WAN
-address, 4 natd is not running, 5 no permission.
+address, 4 natd is not running, 5 no permission, 6 no VPN was seen.
 
-Example:
+Examples:
   natd check && natd run
+  natd diagnose --device 192.168.1.10
 ",
     );
     text
@@ -42,11 +44,20 @@ Example:
 fn of_subcommand(subcommand: &Subcommand) -> String {
     let mut text =
         format!("natd {}: {}\n\nUsage: natd {}", subcommand.name, subcommand.summary, subcommand.name);
+    let operand = subcommand.operand.as_ref();
+    if let Some(operand) = operand {
+        let (open, close) = if operand.required { ("", "") } else { ("[", "]") };
+        let _ = write!(text, " {open}{}{close}", operand.name);
+    }
     for flag in subcommand.options {
         let value = flag.value.map(|value| format!(" {value}")).unwrap_or_default();
-        let _ = write!(text, " [{}{value}]", flag.name);
+        let more = if flag.many { "..." } else { "" };
+        let _ = write!(text, " [{}{value}]{more}", flag.name);
     }
     text.push_str("\n\nOptions:\n");
+    if let Some(operand) = operand {
+        let _ = writeln!(text, "  {:<16} {}", operand.name, operand.help);
+    }
     for flag in subcommand.options {
         let value = flag.value.map(|value| format!(" {value}")).unwrap_or_default();
         let name = format!("{}{value}", flag.name);
