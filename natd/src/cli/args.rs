@@ -157,8 +157,18 @@ struct Flag {
     /// What its value is called, when it has one.
     value: Option<&'static str>,
     help: &'static str,
-    /// It may be given several times.
-    many: bool,
+    times: Times,
+}
+
+/// How often an option may be given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Times {
+    /// Once or not at all.
+    Optional,
+    /// Once; the subcommand cannot do without.
+    Required,
+    /// Any number of times.
+    Many,
 }
 
 /// What a subcommand takes without a name.
@@ -180,7 +190,7 @@ const PROTOCOL: Flag = flag("--protocol", Some("P"), "only flows of this protoco
 const HELP: Flag = flag("--help", None, "this help");
 
 const fn flag(name: &'static str, value: Option<&'static str>, help: &'static str) -> Flag {
-    Flag { name, value, help, many: false }
+    Flag { name, value, help, times: Times::Optional }
 }
 
 /// The subcommands, in the order of the help.
@@ -405,7 +415,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Invocation, Str
                 args.next().filter(|value| !value.is_empty()).ok_or_else(missing)?
             }
         };
-        if given.has(flag) && !flag.many {
+        if given.has(flag) && flag.times != Times::Many {
             return Err(format!("{} is given twice", flag.name));
         }
         given.options.push((flag.name, value));

@@ -2,7 +2,10 @@
 
 use std::fmt::Write as _;
 
-use super::{SUBCOMMANDS, Subcommand};
+use super::{Flag, Operand, SUBCOMMANDS, Subcommand, Times};
+
+/// Usage lines are broken after so many characters.
+const WIDTH: usize = 108;
 
 /// The help for all of natd, or for a subcommand.
 pub(in crate::cli) fn help(subcommand: Option<&Subcommand>) -> String {
@@ -42,28 +45,43 @@ Examples:
 }
 
 fn of_subcommand(subcommand: &Subcommand) -> String {
-    let mut text =
-        format!("natd {}: {}\n\nUsage: natd {}", subcommand.name, subcommand.summary, subcommand.name);
-    let operand = subcommand.operand.as_ref();
-    if let Some(operand) = operand {
-        let (open, close) = if operand.required { ("", "") } else { ("[", "]") };
-        let _ = write!(text, " {open}{}{close}", operand.name);
+    let Subcommand { name, summary, operand, options, details, .. } = subcommand;
+    let mut text = format!("natd {name}: {summary}\n\n");
+    let mut line = format!("Usage: natd {name}");
+    let mut add = |part: &str| {
+        if line.len() + 1 + part.len() > WIDTH {
+            text.push_str(&std::mem::replace(&mut line, "\n           ".into()));
+        }
+        line.push(' ');
+        line.push_str(part);
+    };
+    match operand {
+        Some(Operand { name, required: true, .. }) => add(name),
+        Some(Operand { name, .. }) => add(&format!("[{name}]")),
+        None => {}
     }
-    for flag in subcommand.options {
-        let value = flag.value.map(|value| format!(" {value}")).unwrap_or_default();
-        let more = if flag.many { "..." } else { "" };
-        let _ = write!(text, " [{}{value}]{more}", flag.name);
+    for flag in *options {
+        let said = said(flag);
+        match flag.times {
+            Times::Required => add(&said),
+            Times::Optional => add(&format!("[{said}]")),
+            Times::Many => add(&format!("[{said}]...")),
+        }
     }
+    text.push_str(&line);
     text.push_str("\n\nOptions:\n");
-    if let Some(operand) = operand {
-        let _ = writeln!(text, "  {:<16} {}", operand.name, operand.help);
+    if let Some(Operand { name, help, .. }) = operand {
+        let _ = writeln!(text, "  {name:<16} {help}");
     }
-    for flag in subcommand.options {
-        let value = flag.value.map(|value| format!(" {value}")).unwrap_or_default();
-        let name = format!("{}{value}", flag.name);
-        let _ = writeln!(text, "  {name:<16} {}", flag.help);
+    for flag in *options {
+        let _ = writeln!(text, "  {:<16} {}", said(flag), flag.help);
     }
     text.push('\n');
-    text.push_str(subcommand.details);
+    text.push_str(details);
     text
+}
+
+/// `--name VALUE`.
+fn said(flag: &Flag) -> String {
+    flag.value.map_or_else(|| flag.name.to_owned(), |value| format!("{} {value}", flag.name))
 }

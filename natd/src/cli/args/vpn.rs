@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-use super::{CONFIG, Flag, Given, HELP, Invocation, JSON, Operand, SOCKET, Subcommand, WATCH, flag};
+use super::{CONFIG, Flag, Given, HELP, Invocation, JSON, Operand, SOCKET, Subcommand, Times, WATCH, flag};
 use crate::io::control;
 
 /// For `natd diagnose`.
@@ -75,12 +75,12 @@ const DEVICE: Flag = flag("--device", Some("ADDR"), "only VPNs of this device on
 const SERVER: Flag = flag("--server", Some("SERVER"), "only VPNs to this server: an address or a name");
 const SERVER_ADDR: Flag = flag("--server", Some("ADDR"), "only packets to and from this server");
 const LAN: Flag = Flag {
-    many: true,
+    times: Times::Many,
     ..flag("--lan", Some("PREFIX"), "with FILE: a network of the devices [the private addresses]")
 };
 const V4: Flag = flag("-4", None, "over IPv4 only");
 const V6: Flag = flag("-6", None, "over IPv6 only");
-const WRITE: Flag = flag("-w", Some("FILE"), "the capture file to write");
+const WRITE: Flag = Flag { times: Times::Required, ..flag("-w", Some("FILE"), "the capture file to write") };
 const TIME: Flag = flag("--time", Some("T"), "how long, such as 90s, 5m or 1h [5m]");
 const SIZE: Flag = flag("--size", Some("N"), "how large at most, such as 500k or 50M [50M]");
 const WHOLE: Flag = flag("--whole", None, "record payload too; what was not encrypted can then be read");
