@@ -554,6 +554,7 @@ fn serve(
         Request::Status => answer.line(&status::status(&shared, &kernel)),
         Request::Flows { device, protocol } => status::flows(&shared, *device, *protocol, answer),
         Request::Sessions => status::sessions(&shared, answer),
+        Request::Diagnose { .. } => status::diagnosis(answer),
         Request::Stop { open } => {
             *wishes.lock().unwrap_or_else(PoisonError::into_inner) = Some(*open);
             wished.raise();

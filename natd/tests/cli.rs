@@ -74,7 +74,7 @@ fn status_is_0_only_when_translating() {
 #[test]
 fn no_daemon_is_4_for_everything_that_asks_one() {
     let folder = Folder::new();
-    for subcommand in ["status", "flows", "sessions", "stop"] {
+    for subcommand in ["status", "flows", "sessions", "diagnose", "stop"] {
         let (code, out, err) = said(&folder.natd(subcommand, &[]));
         assert_eq!((code, out.as_str()), (Some(4), ""), "{subcommand}");
         assert!(err.starts_with("natd: natd is not running: nothing listens on "), "{err}");
@@ -346,6 +346,7 @@ fn readme_lists_the_exit_codes() {
         ExitCode::Waiting,
         ExitCode::NotRunning,
         ExitCode::NoPermission,
+        ExitCode::NothingSeen,
     ];
     let section = readme_section("exit-codes");
     let listed: Vec<u8> =

@@ -15,7 +15,7 @@ use passthrough::view::{Ids, Learned, TunnelView};
 use super::Shared;
 use super::world::Side;
 use crate::io::clock;
-use crate::io::control::Answer;
+use crate::io::control::{Answer, ErrorLine, Refusal};
 use crate::io::nfqueue::QueueStats;
 use crate::io::rules::{Dropped, Kernel};
 use crate::report::{self, FlowRow, State, Status, TunnelIds, TunnelRow};
@@ -159,6 +159,11 @@ pub(super) fn sessions(shared: &Shared, answer: &mut Answer<'_>) -> io::Result<(
     let tunnels = shared.sessions();
     let now = clock::now();
     tunnels.iter().try_for_each(|tunnel| answer.line(&tunnel_row(tunnel, now)))
+}
+
+/// What keeps VPNs from working, one line.
+pub(super) fn diagnosis(answer: &mut Answer<'_>) -> io::Result<()> {
+    answer.line(&ErrorLine { error: "diagnosing is not built yet".into(), code: Refusal::Failed })
 }
 
 fn tunnels_by_protocol(shared: &Shared) -> BTreeMap<String, u64> {
