@@ -154,6 +154,8 @@ pub(super) struct Remote {
     senders: SortedMap<Ipv4Addr, Sender>,
     /// Changes with whatever may change a verdict on a packet that is held.
     changes: u32,
+    /// Is there no room for further pairs, this remote host's and all others' together?
+    pub(super) is_full: bool,
 }
 
 /// Whose an inbound packet is.
@@ -189,6 +191,11 @@ impl Remote {
     /// How often something changed that a verdict depends on.
     pub(super) fn changes(&self) -> u32 {
         self.changes
+    }
+
+    /// How many pairs there are.
+    pub(super) fn pairs(&self) -> usize {
+        self.children.len()
     }
 
     /// Every pair, oldest first.
@@ -452,15 +459,21 @@ impl Remote {
     /// Gates that are owed to as many SPIs as there are of them: nobody knows which is whose, but a further SPI is
     /// none of theirs.
     fn spoken_for(&self) -> Vec<u32> {
+        // Compared by number: a subset test is one pass then.
+        let mut owed: Vec<Vec<u32>> = Vec::new();
+        for unknown in self.unknown.iter().filter(|unknown| unknown.packets > 1) {
+            let mut gates: Vec<u32> =
+                unknown.candidates.iter().copied().filter(|id| self.is_open(*id)).collect();
+            gates.sort_unstable();
+            if !gates.is_empty() {
+                owed.push(gates);
+            }
+        }
         let mut all = Vec::new();
-        for group in self.unknown.iter().filter(|unknown| unknown.packets > 1) {
-            let inside = |unknown: &&Unknown| {
-                let mut open = unknown.candidates.iter().filter(|id| self.is_open(**id)).peekable();
-                unknown.packets > 1 && open.peek().is_some() && open.all(|id| group.candidates.contains(id))
-            };
-            let gates = group.candidates.iter().filter(|id| self.is_open(**id));
-            if self.unknown.iter().filter(inside).count() >= gates.clone().count() {
-                all.extend(gates);
+        for group in &owed {
+            let is_inside = |gates: &&Vec<u32>| gates.len() <= group.len() && is_subset(gates, group);
+            if owed.iter().filter(is_inside).count() >= group.len() {
+                all.extend(group);
             }
         }
         all
@@ -679,7 +692,7 @@ impl Remote {
         learned: Learned,
     ) -> Option<u32> {
         let same = |c: &&Child| c.device == device;
-        if self.children.values().filter(same).count() >= MAX_CHILDREN {
+        if self.is_full || self.children.values().filter(same).count() >= MAX_CHILDREN {
             let oldest = self.children.iter().filter(|(_, c)| c.device == device).min_by_key(|(_, c)| c.last);
             let (&id, child) = oldest?;
             if now.since(child.last) < SUPERSEDED {
@@ -794,6 +807,12 @@ fn devices(children: &SortedMap<u32, Child>, ids: &[u32]) -> Vec<Ipv4Addr> {
         }
     }
     devices
+}
+
+/// Is every number of `few` among `many`? Both are sorted.
+fn is_subset(few: &[u32], many: &[u32]) -> bool {
+    let mut many = many.iter();
+    few.iter().all(|number| many.any(|other| other == number))
 }
 
 impl Child {
