@@ -3,32 +3,112 @@
 use std::io::Write;
 use std::net::{IpAddr, ToSocketAddrs};
 use std::path::Path;
+use std::time::Duration;
 
 use super::args::{CaptureOptions, DiagnoseOptions, ProbeOptions};
-use super::{ExitCode, Failure, with_output};
-use crate::io::control::{self, PATIENCE, Request};
+use super::watch::{self, Live};
+use super::{ExitCode, Failure, live, with_output};
+use crate::io::clock;
+use crate::io::control::{self, ClientError, PATIENCE, Request};
+use crate::report::diagnosis::{DiagnosisReport, Verdict, text};
+use crate::report::watch::{Size, Style, table};
 
 /// `natd diagnose` in each of its forms.
 pub(super) fn diagnose(options: &DiagnoseOptions) -> ExitCode {
-    with_output(|out| match &options.file {
-        Some(file) => capture_file(options, file, out),
-        None => live(options, out),
+    if let Some(file) = &options.file {
+        return with_output(|out| capture_file(options, file, out));
+    }
+    let question = match Question::new(options) {
+        Ok(question) => question,
+        Err(failure) => return failure.report(),
+    };
+    if options.watch {
+        return live(&mut Watched { question, text: String::new() });
+    }
+    with_output(|out| show(&question.ask(PATIENCE)?, options.json, out))
+}
+
+/// Shows a diagnosis, and sums it up in an exit code.
+fn show(report: &DiagnosisReport, json: bool, out: &mut dyn Write) -> Result<ExitCode, Failure> {
+    if json {
+        serde_json::to_writer(&mut *out, report).map_err(std::io::Error::from)?;
+        writeln!(out)?;
+    } else {
+        text(report, &clock::local_offset, out)?;
+    }
+    Ok(match report.verdict {
+        Verdict::Healthy => ExitCode::Fine,
+        Verdict::Problem => ExitCode::Problem,
+        Verdict::NothingSeen => ExitCode::NothingSeen,
     })
 }
 
-fn live(options: &DiagnoseOptions, out: &mut dyn Write) -> Result<ExitCode, Failure> {
-    let servers = options.server.as_deref().map(addresses).transpose()?.unwrap_or_default();
-    let request = Request::Diagnose { device: options.device, server: servers.first().copied() };
-    let line = control::request(&options.socket, &request, PATIENCE)?.only_line()?;
-    writeln!(out, "{line}")?;
-    Ok(ExitCode::Fine)
+/// What the running natd is asked.
+struct Question<'a> {
+    socket: &'a Path,
+    device: Option<IpAddr>,
+    /// Any of these addresses; `None`: any server.
+    servers: Option<Vec<IpAddr>>,
+}
+
+impl<'a> Question<'a> {
+    fn new(options: &'a DiagnoseOptions) -> Result<Self, Failure> {
+        let servers = options.server.as_deref().map(addresses).transpose()?;
+        Ok(Self { socket: &options.socket, device: options.device, servers })
+    }
+
+    fn ask(&self, patience: Duration) -> Result<DiagnosisReport, ClientError> {
+        let server = match self.servers.as_deref() {
+            Some([server]) => Some(*server),
+            Some(_) | None => None,
+        };
+        let request = Request::Diagnose { device: self.device, server };
+        let line = control::request(self.socket, &request, patience)?.only_line()?;
+        let mut report: DiagnosisReport = control::parse(&line)?;
+        if let Some(servers) = &self.servers {
+            report.narrow(servers);
+        }
+        Ok(report)
+    }
 }
 
 /// The addresses of a server that was named.
 fn addresses(server: &str) -> Result<Vec<IpAddr>, Failure> {
+    if let Ok(address) = server.parse() {
+        return Ok(vec![address]);
+    }
     let found = (server, 0).to_socket_addrs();
-    let found = found.map(|found| found.map(|address| address.ip()).collect::<Vec<_>>());
+    let found = found.map(|found| {
+        let mut addresses: Vec<IpAddr> = found.map(|address| address.ip()).collect();
+        addresses.dedup();
+        addresses
+    });
     found.map_err(|error| Failure::Problem(format!("cannot find the address of {server}: {error}")))
+}
+
+/// `natd diagnose --watch`.
+struct Watched<'a> {
+    question: Question<'a>,
+    text: String,
+}
+
+impl Live for Watched<'_> {
+    fn needs_terminal(&self) -> &'static str {
+        "diagnose --watch needs a terminal; for programs there is diagnose --json"
+    }
+
+    fn ask(&mut self, _: Duration) -> Result<(), ClientError> {
+        let report = self.question.ask(watch::PATIENCE)?;
+        let mut shown = Vec::new();
+        // Writing to memory does not fail.
+        let _ = text(&report, &clock::local_offset, &mut shown);
+        self.text = String::from_utf8_lossy(&shown).into_owned();
+        Ok(())
+    }
+
+    fn render(&self, trouble: Option<&str>, size: Size, style: Style) -> String {
+        table("VPN diagnosis", &self.text, trouble, size, style)
+    }
 }
 
 fn capture_file(_: &DiagnoseOptions, _: &Path, _: &mut dyn Write) -> Result<ExitCode, Failure> {
