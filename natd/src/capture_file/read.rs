@@ -82,7 +82,7 @@ fn take(read: &mut Read, frame: &Frame<'_>) {
     let Some((packet, origin)) = packet(read.link, frame) else { return };
     read.ip_packets += 1;
     let point = origin.point.unwrap_or(Point::Unknown);
-    read.household.packet(frame.at, read.packets, point, &packet);
+    read.household.packet(frame.at, read.packets, point, None, &packet);
 }
 
 /// The IP packet in a frame.
