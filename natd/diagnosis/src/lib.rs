@@ -26,6 +26,7 @@ pub mod attempts;
 pub mod code;
 pub mod dns;
 pub mod finding;
+mod flow;
 pub mod gre;
 pub mod household;
 pub mod ipsec;
