@@ -12,5 +12,6 @@ pub mod rules;
 pub mod sandbox;
 pub mod signals;
 pub mod sysctl;
+pub mod tap;
 pub mod terminal;
 pub mod transmit;
