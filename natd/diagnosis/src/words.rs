@@ -18,3 +18,9 @@ pub const fn words(code: Code) -> Words {
     let _ = code;
     Words { says: "", fix: "", key: None }
 }
+
+/// The error numbers that Windows may show for `code`.
+pub const fn windows(code: Code) -> &'static [u16] {
+    let _ = code;
+    &[]
+}

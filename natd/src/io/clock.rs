@@ -29,6 +29,16 @@ pub fn unix_offset() -> i64 {
     wall.saturating_sub(i64::try_from(now().as_micros()).unwrap_or(0))
 }
 
+/// By how many seconds local time is ahead of UTC at `unix`, seconds since 1970; 0 where that is not known.
+pub fn local_offset(unix: i64) -> i64 {
+    let Ok(time) = libc::time_t::try_from(unix) else { return 0 };
+    // SAFETY: all zeros is a valid `tm`: numbers, and a pointer that is never read here.
+    let mut local: libc::tm = unsafe { std::mem::zeroed() };
+    // SAFETY: both pointers are valid, and the call keeps neither.
+    let done = unsafe { libc::localtime_r(&time, &mut local) };
+    if done.is_null() { 0 } else { local.tm_gmtoff.into() }
+}
+
 /// Sixteen bytes that nobody can guess, for hash keys and the choice of ports.
 ///
 /// Waits for the kernel's entropy early at boot, so it never returns predictable bytes.
@@ -66,6 +76,13 @@ mod tests {
         let uptime: f64 = uptime.split(' ').next().unwrap().parse().unwrap();
         let ours = now().as_micros() as f64 / 1e6;
         assert!((ours - uptime).abs() < 60.0, "{ours} s against {uptime} s");
+    }
+
+    #[test]
+    fn local_time_is_within_a_day_of_utc() {
+        for unix in [0, 1_795_348_800, -1, i64::MAX] {
+            assert!(local_offset(unix).abs() <= 86_400, "{unix}");
+        }
     }
 
     #[test]

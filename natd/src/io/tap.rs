@@ -18,6 +18,8 @@ use super::netlink::{check, set_option, socklen};
 
 /// Room for copies that wait to be read, in bytes of kernel memory. It counts what the whole packet occupies there.
 const ROOM: libc::c_int = 512 * 1024;
+/// `PACKET_OUTGOING`.
+const OUTGOING: u8 = 4;
 /// A time stamp that is older was made before the system's clock was set.
 const OLDEST: Duration = Duration::from_secs(10);
 
@@ -35,6 +37,8 @@ pub struct Copied {
     pub at: Timestamp,
     /// Bytes of it that were copied.
     pub len: usize,
+    /// Does it leave by this interface? Else it came in by it.
+    pub outgoing: bool,
 }
 
 impl Tap {
@@ -96,26 +100,32 @@ impl Tap {
         let mut control = [0u64; 8];
         // SAFETY: all zeros is a valid header without anything.
         let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+        let mut from = link_address();
+        message.msg_name = (&raw mut from).cast();
+        message.msg_namelen = socklen(&from);
         message.msg_iov = &raw mut vector;
         message.msg_iovlen = 1;
         message.msg_control = control.as_mut_ptr().cast();
         message.msg_controllen = size_of_val(&control) as _;
         let length = loop {
-            // SAFETY: the header's pointers and lengths describe `vector`, `buffer` and `control`.
+            // SAFETY: the header's pointers and lengths describe `from`, `vector`, `buffer` and
+            // `control`.
             let length = unsafe { libc::recvmsg(self.fd.as_raw_fd(), &raw mut message, 0) };
             match usize::try_from(length) {
                 Ok(length) => break length,
                 Err(_) => {
                     let error = io::Error::last_os_error();
-                    match error.kind() {
-                        io::ErrorKind::WouldBlock => return Ok(None),
-                        io::ErrorKind::Interrupted => {}
-                        _ => return Err(error),
+                    if error.kind() == io::ErrorKind::WouldBlock {
+                        return Ok(None);
+                    }
+                    if error.kind() != io::ErrorKind::Interrupted {
+                        return Err(error);
                     }
                 }
             }
         };
-        Ok(Some(Copied { at: since_boot(stamp(&message)), len: length.min(buffer.len()) }))
+        let outgoing = from.sll_pkttype == OUTGOING;
+        Ok(Some(Copied { at: since_boot(stamp(&message)), len: length.min(buffer.len()), outgoing }))
     }
 
     /// How many copies the kernel had no room for since this was last asked.

@@ -7,7 +7,7 @@
 /// `struct sock_filter`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
-pub struct Instruction {
+pub(super) struct Instruction {
     /// What to do.
     pub code: u16,
     /// How many instructions to skip if so.
@@ -20,30 +20,29 @@ pub struct Instruction {
 
 /// Opcodes, from linux/bpf_common.h.
 pub(super) mod code {
-    pub(in super::super) const LD_W_ABS: u16 = 0x20;
-    pub(in super::super) const LD_H_ABS: u16 = 0x28;
-    pub(in super::super) const LD_B_ABS: u16 = 0x30;
-    pub(in super::super) const LD_W_IND: u16 = 0x40;
-    pub(in super::super) const LD_H_IND: u16 = 0x48;
-    pub(in super::super) const LD_B_IND: u16 = 0x50;
-    pub(in super::super) const LD_IMM: u16 = 0x00;
-    pub(in super::super) const LDX_IMM: u16 = 0x01;
-    pub(in super::super) const LDX_MEM: u16 = 0x61;
-    pub(in super::super) const LDX_MSH: u16 = 0xb1;
-    pub(in super::super) const ST: u16 = 0x02;
-    pub(in super::super) const ADD_K: u16 = 0x04;
-    pub(in super::super) const ADD_X: u16 = 0x0c;
-    pub(in super::super) const AND_K: u16 = 0x54;
-    pub(in super::super) const RSH_K: u16 = 0x74;
-    pub(in super::super) const JA: u16 = 0x05;
-    pub(in super::super) const JEQ: u16 = 0x15;
-    pub(in super::super) const JGT: u16 = 0x25;
-    pub(in super::super) const JGE: u16 = 0x35;
-    pub(in super::super) const JSET: u16 = 0x45;
-    pub(in super::super) const RET_K: u16 = 0x06;
-    pub(in super::super) const RET_A: u16 = 0x16;
-    pub(in super::super) const TAX: u16 = 0x07;
-    pub(in super::super) const TXA: u16 = 0x87;
+    pub(in crate::io::tap) const LD_W_ABS: u16 = 0x20;
+    pub(in crate::io::tap) const LD_H_ABS: u16 = 0x28;
+    pub(in crate::io::tap) const LD_B_ABS: u16 = 0x30;
+    pub(in crate::io::tap) const LD_W_IND: u16 = 0x40;
+    pub(in crate::io::tap) const LD_H_IND: u16 = 0x48;
+    pub(in crate::io::tap) const LD_B_IND: u16 = 0x50;
+    pub(in crate::io::tap) const LDX_IMM: u16 = 0x01;
+    pub(in crate::io::tap) const LDX_MEM: u16 = 0x61;
+    pub(in crate::io::tap) const LDX_MSH: u16 = 0xb1;
+    pub(in crate::io::tap) const ST: u16 = 0x02;
+    pub(in crate::io::tap) const ADD_K: u16 = 0x04;
+    pub(in crate::io::tap) const ADD_X: u16 = 0x0c;
+    pub(in crate::io::tap) const AND_K: u16 = 0x54;
+    pub(in crate::io::tap) const RSH_K: u16 = 0x74;
+    pub(in crate::io::tap) const JA: u16 = 0x05;
+    pub(in crate::io::tap) const JEQ: u16 = 0x15;
+    pub(in crate::io::tap) const JGT: u16 = 0x25;
+    pub(in crate::io::tap) const JGE: u16 = 0x35;
+    pub(in crate::io::tap) const JSET: u16 = 0x45;
+    pub(in crate::io::tap) const RET_K: u16 = 0x06;
+    pub(in crate::io::tap) const RET_A: u16 = 0x16;
+    pub(in crate::io::tap) const TAX: u16 = 0x07;
+    pub(in crate::io::tap) const TXA: u16 = 0x87;
 }
 
 /// What the kernel knows of a packet beside its bytes (linux/filter.h, `SKF_AD_OFF` and on).
@@ -213,16 +212,16 @@ pub(super) mod machine {
 
     /// A packet with what the kernel knows of it.
     #[derive(Clone, Debug)]
-    pub(in super::super) struct Frame {
-        pub(in super::super) bytes: Vec<u8>,
-        pub(in super::super) ethertype: u16,
-        pub(in super::super) packet_type: u32,
-        pub(in super::super) vlan: bool,
-        pub(in super::super) random: u32,
+    pub(in crate::io::tap) struct Frame {
+        pub(in crate::io::tap) bytes: Vec<u8>,
+        pub(in crate::io::tap) ethertype: u16,
+        pub(in crate::io::tap) packet_type: u32,
+        pub(in crate::io::tap) vlan: bool,
+        pub(in crate::io::tap) random: u32,
     }
 
     /// What the filter returns, and after how many instructions.
-    pub(in super::super) fn run(program: &[Instruction], frame: &Frame) -> (u32, usize) {
+    pub(in crate::io::tap) fn run(program: &[Instruction], frame: &Frame) -> (u32, usize) {
         let (mut a, mut x, mut memory, mut pc, mut steps) = (0u32, 0u32, [0u32; 16], 0usize, 0usize);
         let load = |at: u64, width: usize| -> Option<u32> {
             let at = usize::try_from(at).unwrap();
@@ -249,7 +248,6 @@ pub(super) mod machine {
                 code::LD_H_IND => load(u64::from(x) + u64::from(k), 2),
                 code::LD_B_IND => load(u64::from(x) + u64::from(k), 1),
                 code::LDX_MSH => load(k.into(), 1),
-                code::LD_IMM => Some(k),
                 code::ADD_K => Some(a.wrapping_add(k)),
                 code::ADD_X => Some(a.wrapping_add(x)),
                 code::AND_K => Some(a & k),
@@ -303,7 +301,7 @@ mod tests {
                 let hit = program.label();
                 program.op(code::LD_B_ABS, 0);
                 program.branch(condition, hit);
-                (0..between).for_each(|_| program.op(code::LD_IMM, 9));
+                (0..between).for_each(|_| program.op(code::ADD_K, 9));
                 program.op(code::RET_K, 1);
                 program.here(hit);
                 program.op(code::RET_K, 2);
@@ -327,7 +325,7 @@ mod tests {
         program.op(code::LD_B_ABS, 0);
         program.branch(If::Is(1), middle);
         program.branch(If::Is(2), end);
-        (0..253).for_each(|_| program.op(code::LD_IMM, 9));
+        (0..253).for_each(|_| program.op(code::ADD_K, 9));
         program.op(code::RET_K, 10);
         // 255 behind the first branch, until the second one needs two instructions.
         program.here(middle);
@@ -345,7 +343,7 @@ mod tests {
         let mut backwards = Program::default();
         let start = backwards.label();
         backwards.here(start);
-        backwards.op(code::LD_IMM, 0);
+        backwards.op(code::ADD_K, 0);
         backwards.go(start);
         assert_eq!(backwards.assemble(), None);
         let mut nowhere = Program::default();

@@ -61,7 +61,7 @@ struct Places {
 ///
 /// # Panics
 /// Never: the program is always the same, and tests run it.
-pub fn program() -> Vec<Instruction> {
+pub(super) fn program() -> Vec<Instruction> {
     let mut p = Program::default();
     let at = Places {
         drop: p.label(),
