@@ -14,5 +14,6 @@ pub mod sandbox;
 pub(crate) mod savefile;
 pub mod signals;
 pub mod sysctl;
+pub mod tap;
 pub mod terminal;
 pub mod transmit;
