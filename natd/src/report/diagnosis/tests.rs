@@ -252,6 +252,21 @@ fn rows_tell_the_vocabulary_in_its_names_and_in_unix_time() {
 }
 
 #[test]
+fn every_setting_that_is_named_exists() {
+    let known: Vec<String> = crate::config::schema::TABLES
+        .iter()
+        .flat_map(|table| table.keys.iter().map(move |key| format!("{}.{key}", table.name)))
+        .collect();
+    let vpns = [Vpn::Esp, Vpn::Gre, Vpn::L2tpV3, Vpn::Pptp, Vpn::Ike];
+    let mut named = 0;
+    for key in Code::ALL.iter().flat_map(|code| vpns.map(|vpn| key(*code, Some(vpn)))).flatten() {
+        assert!(known.iter().any(|known| known == key), "{key}");
+        named += 1;
+    }
+    assert!(named > 20);
+}
+
+#[test]
 fn an_empty_household_has_seen_nothing_and_says_what_it_is_blind_to() {
     let vantage = Vantage { lan: true, wan: true, router: false, dns: true };
     let settings = Settings {
