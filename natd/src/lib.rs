@@ -1,5 +1,6 @@
 //! natd: a NAT44 daemon for home routers on NFQUEUE.
 
+pub mod capture_file;
 pub mod check;
 pub mod cli;
 pub mod config;

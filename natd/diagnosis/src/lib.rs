@@ -31,6 +31,7 @@ pub mod household;
 pub mod ipsec;
 pub mod l2tp;
 pub mod line;
+pub mod link;
 pub mod observation;
 pub mod openvpn;
 pub mod packet;

@@ -5,9 +5,12 @@ use std::net::{IpAddr, ToSocketAddrs};
 use std::path::Path;
 use std::time::Duration;
 
+use diagnosis::{Settings, Vantage};
+
 use super::args::{CaptureOptions, DiagnoseOptions, ProbeOptions};
 use super::watch::{self, Live};
-use super::{ExitCode, Failure, live, with_output};
+use super::{ExitCode, Failure, complain, live, with_output};
+use crate::capture_file::Bar;
 use crate::io::clock;
 use crate::io::control::{self, ClientError, PATIENCE, Request};
 use crate::report::diagnosis::{DiagnosisReport, Verdict, text};
@@ -111,8 +114,32 @@ impl Live for Watched<'_> {
     }
 }
 
-fn capture_file(_: &DiagnoseOptions, _: &Path, _: &mut dyn Write) -> Result<ExitCode, Failure> {
-    Err(Failure::Problem("diagnosing a capture is not built yet".into()))
+/// Pairs of a device and a server that are remembered of a capture.
+const PAIRS: usize = 4096;
+
+fn capture_file(options: &DiagnoseOptions, file: &Path, out: &mut dyn Write) -> Result<ExitCode, Failure> {
+    let servers = options.server.as_deref().map(addresses).transpose()?;
+    let settings = Settings {
+        lan: options.lan.clone(),
+        pairs: PAIRS,
+        memory: Duration::MAX,
+        vantage: Vantage { lan: true, wan: false, router: false, dns: true },
+        servers: servers.clone().unwrap_or_default(),
+        events: false,
+    };
+    let read = {
+        let mut bar = Bar::default();
+        crate::capture_file::read(file, settings, &mut |progress| bar.show(progress))
+    };
+    let read = read.map_err(|error| Failure::Problem(error.to_string()))?;
+    if let Some(remark) = &read.remark {
+        complain(remark, ExitCode::Problem);
+    }
+    let mut report = DiagnosisReport::of(&read.household, read.last, 0, options.device, None);
+    if let Some(servers) = &servers {
+        report.narrow(servers);
+    }
+    show(&report, options.json, out)
 }
 
 /// `natd probe`.

@@ -10,6 +10,8 @@ pub mod nfqueue;
 pub(crate) mod poll;
 pub mod rules;
 pub mod sandbox;
+#[cfg(feature = "pcap")]
+pub(crate) mod savefile;
 pub mod signals;
 pub mod sysctl;
 pub mod terminal;
