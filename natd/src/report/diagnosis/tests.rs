@@ -119,8 +119,8 @@ Worth knowing, no problem by itself:
   All devices: The first messages of the VPN go out, but nothing comes back.
     (DOUBLE-NAT)
 
-Not visible from here: 12 need natd running on the router; 1 need the devices' DNS
-  answers. `--json` names them.
+Not visible from here, and so not ruled out: causes that need natd running on the router
+  (12); the devices' DNS answers (1). `--json` names them.
 ";
     assert_eq!(shown(&report), expected);
 }
@@ -147,7 +147,7 @@ fn a_later_attempt_that_works_is_shown_to_work() {
 #[test]
 fn nothing_seen_is_said_so() {
     let report = DiagnosisReport { packets: 5, ..DiagnosisReport::default() };
-    let expected = "No VPN was seen in 5 packets. Let the device connect, and ask again then.\n";
+    let expected = "No VPN was seen in 5 packets. Let the device connect, and look again.\n";
     assert_eq!(shown(&report), expected);
     assert_eq!(report.judge(), Verdict::NothingSeen);
 }
@@ -275,6 +275,7 @@ fn an_empty_household_has_seen_nothing_and_says_what_it_is_blind_to() {
         memory: Duration::from_secs(600),
         vantage,
         servers: Vec::new(),
+        events: false,
     };
     let report =
         DiagnosisReport::of(&Household::new(settings), Timestamp::from_secs(7), 1_000_000, None, None);
