@@ -169,6 +169,7 @@ fn settings() -> Settings {
         memory: Duration::from_secs(600),
         vantage: Vantage { lan: false, wan: false, router: true, dns: true },
         servers: Vec::new(),
+        events: false,
     }
 }
 
