@@ -106,9 +106,11 @@ impl Writer {
     /// # Errors
     /// What the system says, as when the disk is full.
     pub(crate) fn flush(&mut self) -> io::Result<()> {
-        self.file.flush().map_err(|error| match error {
-            pcap::Error::ErrnoError(number) => io::Error::from_raw_os_error(number.0),
-            other => io::Error::other(other.to_string()),
+        self.file.flush().map_err(|error| {
+            if let pcap::Error::ErrnoError(number) = error {
+                return io::Error::from_raw_os_error(number.0);
+            }
+            io::Error::other(error.to_string())
         })
     }
 }

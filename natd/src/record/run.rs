@@ -136,13 +136,11 @@ fn create(recording: &Recording, error: io::Error) -> RecordError {
 
 /// libpcap tells by sentences what went wrong.
 fn libpcap(error: pcap::Error) -> RecordError {
-    match error {
-        pcap::Error::PcapError(text) if text.contains("permi") || text.contains("CAP_NET_RAW") => {
-            RecordError::Denied
-        }
-        pcap::Error::PcapError(text) => RecordError::Libpcap(text),
-        other => RecordError::Libpcap(other.to_string()),
+    let pcap::Error::PcapError(text) = error else { return RecordError::Libpcap(error.to_string()) };
+    if text.contains("permi") || text.contains("CAP_NET_RAW") {
+        return RecordError::Denied;
     }
+    RecordError::Libpcap(text)
 }
 
 /// Name, side and, while it exists, number of each interface.
