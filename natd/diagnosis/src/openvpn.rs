@@ -47,8 +47,6 @@ const AGAIN: Duration = Duration::from_secs(120);
 const PLAIN_RESET: [u32; 2] = [14, 20];
 /// Resets under tls-crypt, the same.
 const CRYPT_RESET: [u32; 2] = [54, 60];
-/// A control packet with part of a certificate is larger.
-const LARGE: u32 = 500;
 /// TCP's packets come behind their length.
 const LENGTH: u32 = 2;
 
@@ -82,8 +80,8 @@ struct Talk {
     control: Option<Attempts>,
     /// The last control packet outbound.
     controlled: Option<Mark>,
-    /// The largest control packet outbound and inbound.
-    largest: [u32; 2],
+    /// Did TLS of the server's come?
+    served: bool,
     /// The first data packet outbound and inbound.
     data: [Option<Mark>; 2],
     payload: Option<Mark>,
@@ -188,7 +186,7 @@ impl Talk {
             answered: None,
             control: None,
             controlled: None,
-            largest: [0; 2],
+            served: false,
             data: [None; 2],
             payload: None,
             rekey: None,
@@ -215,8 +213,6 @@ impl Talk {
         }
         // What only acknowledges on TCP proves that the way is open, and is no packet of OpenVPN's.
         self.flow.observe(seen);
-        let [largest_out, largest_in] = &mut self.largest;
-        let largest = if seen.is_outbound() { largest_out } else { largest_in };
         if !seen.is_outbound() && seen.payload_len > 0 {
             self.control = None;
         }
@@ -247,7 +243,7 @@ impl Talk {
                 }
             }
             Opcode::Control | Opcode::ControlWkc => {
-                *largest = (*largest).max(seen.payload_len);
+                self.served |= !seen.is_outbound();
                 if seen.is_outbound() {
                     self.controlled = Some(seen.mark);
                     match &mut self.control {
@@ -355,17 +351,16 @@ impl Talk {
             evidence.push(Evidence::packet("TLS still goes on, no data yet", last));
         }
         if self.lacks_large() {
-            evidence.push(Evidence::fact("no large packet of the server's TLS came"));
+            evidence.push(Evidence::fact("the server acknowledges, but its own, larger packets do not come"));
         }
         let since = self.flow.first.at;
         findings.add(Code::OvpnTlsStall, sure, Some(Vpn::OpenVpn), self.attempt, since, evidence);
     }
 
-    /// The server's certificate, which takes large packets, did not come, but small packets did.
+    /// Small packets of the server's come, its TLS does not.
     fn lacks_large(&self) -> bool {
-        let [_, inbound] = self.largest;
         let [_, packets] = self.flow.packets;
-        inbound < LARGE && packets >= 3
+        !self.served && packets >= 3
     }
 
     fn session(&self, now: Timestamp) -> Session {

@@ -89,7 +89,7 @@ fn tls_that_gets_no_further_is_a_stall() {
 }
 
 #[test]
-fn tls_that_goes_on_for_a_minute_without_large_packets_is_a_stall() {
+fn tls_that_goes_on_for_a_minute_without_the_servers_part_is_a_stall() {
     let mut story = Story::default();
     story.resets(&[0]);
     story.control(50, Inbound, SERVER_RESET, 26);
@@ -100,7 +100,7 @@ fn tls_that_goes_on_for_a_minute_without_large_packets_is_a_stall() {
     assert_eq!(story.codes(30_000), []);
     let found = story.found(61_000);
     assert_eq!(codes(&found), [(Code::OvpnTlsStall, Confidence::Medium)]);
-    assert!(found[0].evidence.iter().any(|evidence| evidence.what.contains("large")));
+    assert!(found[0].evidence.iter().any(|evidence| evidence.what.contains("larger")));
 }
 
 #[test]
