@@ -18,7 +18,7 @@ use passthrough::openvpn::{Opcode, Packet, read_tcp, read_udp};
 use passthrough::sighting::Sighting;
 use passthrough::view::{Phase, Vpn};
 
-use crate::attempts::{Attempts, SENDS};
+use crate::attempts::{Attempts, CERTAIN, SENDS};
 use crate::code::{Code, Party};
 use crate::finding::{Confidence, Evidence, Findings, Mark};
 use crate::flow::{self, Flow};
@@ -47,6 +47,9 @@ const AGAIN: Duration = Duration::from_secs(120);
 const PLAIN_RESET: [u32; 2] = [14, 20];
 /// Resets under tls-crypt, the same.
 const CRYPT_RESET: [u32; 2] = [54, 60];
+/// How a connection ends.
+const RESET: &str = "reset by the server";
+const HUNG_UP: &str = "closed by the server";
 /// TCP's packets come behind their length.
 const LENGTH: u32 = 2;
 
@@ -202,9 +205,9 @@ impl Talk {
         if let Transport::Tcp(head) = seen.transport {
             let end = match (head.rst(), head.fin(), seen.is_outbound()) {
                 (true, _, true) => Some("reset by the device"),
-                (true, _, false) => Some("reset by the server"),
+                (true, _, false) => Some(RESET),
                 (false, true, true) => Some("closed by the device"),
-                (false, true, false) => Some("closed by the server"),
+                (false, true, false) => Some(HUNG_UP),
                 (false, false, _) => None,
             };
             if let Some(end) = end {
@@ -268,6 +271,7 @@ impl Talk {
         let (vpn, attempt, since) = (Some(Vpn::OpenVpn), self.attempt, self.flow.first.at);
         let (protocol, _, port) = self.flow.ports;
         if protocol != 17 {
+            self.unwelcome(context, findings);
             return self.stalled(context, others, findings);
         }
         if self.flow.refused(context, Vpn::OpenVpn, attempt, findings) {
@@ -314,7 +318,8 @@ impl Talk {
             }
         }
         let alive = flow::alive_since(context, silent.first);
-        if self.flow.died_early() && (others.died || alive.is_some()) && !self.lacks_large() {
+        // Before there is data, a server that dislikes the certificate is as silent.
+        if self.works() && self.flow.died_early() && (others.died || alive.is_some()) {
             let sure = if others.died && alive.is_some() { Confidence::High } else { Confidence::Medium };
             let mut evidence = vec![silent.evidence("sent after the last answer, no answer")];
             if others.died {
@@ -325,6 +330,26 @@ impl Talk {
             return;
         }
         self.stalled(context, others, findings);
+    }
+
+    /// Over TCP a reset is sent once; a server that does not want it closes, or says nothing. What a RST means
+    /// is told by [`crate::tls`].
+    fn unwelcome(&self, context: &Context<'_>, findings: &mut Findings) {
+        let Some(resets) = self.resets.filter(|_| self.answered.is_none() && self.data == [None; 2]) else {
+            return;
+        };
+        let mut evidence = vec![resets.evidence("reset sent over TCP, no answer")];
+        if self.closed == Some(HUNG_UP) {
+            evidence.push(Evidence::fact(HUNG_UP));
+        } else if self.closed == Some(RESET) || context.now.since(resets.first.at) < CERTAIN {
+            return;
+        }
+        evidence.extend(self.guard.wording().map(Evidence::fact));
+        let (attempt, since) = (self.attempt, self.flow.first.at);
+        let vpn = Some(Vpn::OpenVpn);
+        let finding = findings.add(Code::OvpnNoReply, Confidence::Medium, vpn, attempt, since, evidence);
+        // The line let the connection pass.
+        finding.owner = &[Party::Server, Party::User, Party::Line];
     }
 
     /// The reset was answered, and TLS does not come to an end.
