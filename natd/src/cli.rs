@@ -96,6 +96,8 @@ enum Failure {
     Usage(&'static str),
     /// Something else is in the way.
     Problem(String),
+    /// The user may not do that.
+    Permission(String),
 }
 
 impl From<crate::io::control::ClientError> for Failure {
@@ -134,6 +136,7 @@ impl Failure {
             Self::Output(error) => complain(&format!("cannot write: {error}"), ExitCode::Problem),
             Self::Usage(problem) => complain(problem, ExitCode::Usage),
             Self::Problem(problem) => complain(problem, ExitCode::Problem),
+            Self::Permission(problem) => complain(problem, ExitCode::NoPermission),
         }
     }
 }

@@ -404,6 +404,21 @@ fn readme_lists_the_exit_codes() {
     assert_eq!(listed, all.map(|code| code as u8));
 }
 
+#[test]
+fn readme_lists_what_can_be_found() {
+    use diagnosis::Code;
+    use diagnosis::words::{windows, words};
+    let mut table =
+        String::from("\n| Code | What it says | Likely to blame | Windows shows |\n|---|---|---|---|\n");
+    for code in Code::ALL {
+        let blamed: Vec<&str> = code.owner().iter().map(|party| party.name()).collect();
+        let numbers: Vec<String> = windows(*code).iter().map(u16::to_string).collect();
+        let (says, blamed, numbers) = (words(*code).says, blamed.join(", "), numbers.join(", "));
+        table += &format!("| `{}` | {says} | {blamed} | {numbers} |\n", code.name());
+    }
+    assert_eq!(readme_section("codes"), table, "README.md is to say:\n{table}");
+}
+
 /// The made-up daemon's status, with something in every list and map, so that every field is emitted.
 fn household() -> Status {
     Status {

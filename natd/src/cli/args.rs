@@ -401,7 +401,9 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Invocation, Str
         if name == "-h" || name == HELP.name {
             return Ok(Invocation::Help(Some(subcommand)));
         }
-        if !name.starts_with('-') && subcommand.operand.is_some() && given.operand.is_none() {
+        // "-" alone is standard input.
+        let bare = name == "-" || !name.starts_with('-');
+        if bare && subcommand.operand.is_some() && given.operand.is_none() {
             given.operand = Some(arg);
             continue;
         }
@@ -454,7 +456,7 @@ fn option(subcommand: &'static Subcommand, name: &str) -> Result<&'static Flag, 
         return Ok(flag);
     }
     let command = subcommand.name;
-    if !name.starts_with('-') {
+    if name == "-" || !name.starts_with('-') {
         return Err(format!(
             "natd {command} does not take {name:?}; `natd {command} --help` says what it takes"
         ));

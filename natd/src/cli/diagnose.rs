@@ -131,7 +131,10 @@ fn capture_file(options: &DiagnoseOptions, file: &Path, out: &mut dyn Write) -> 
         let mut bar = Bar::default();
         crate::capture_file::read(file, settings, &mut |progress| bar.show(progress))
     };
-    let read = read.map_err(|error| Failure::Problem(error.to_string()))?;
+    let read = read.map_err(|error| {
+        let text = error.to_string();
+        if error.is_permission() { Failure::Permission(text) } else { Failure::Problem(text) }
+    })?;
     if let Some(remark) = &read.remark {
         complain(remark, ExitCode::Problem);
     }

@@ -31,12 +31,13 @@ pub fn unix_offset() -> i64 {
 
 /// By how many seconds local time is ahead of UTC at `unix`, seconds since 1970; 0 where that is not known.
 pub fn local_offset(unix: i64) -> i64 {
-    let Ok(time) = libc::time_t::try_from(unix) else { return 0 };
+    // By way of i128, for time_t and c_long have 32 bits on some routers and 64 on others.
+    let Ok(time) = libc::time_t::try_from(i128::from(unix)) else { return 0 };
     // SAFETY: all zeros is a valid `tm`: numbers, and a pointer that is never read here.
     let mut local: libc::tm = unsafe { std::mem::zeroed() };
     // SAFETY: both pointers are valid, and the call keeps neither.
     let done = unsafe { libc::localtime_r(&time, &mut local) };
-    if done.is_null() { 0 } else { local.tm_gmtoff.into() }
+    if done.is_null() { 0 } else { i64::try_from(i128::from(local.tm_gmtoff)).unwrap_or(0) }
 }
 
 /// Sixteen bytes that nobody can guess, for hash keys and the choice of ports.

@@ -4,7 +4,7 @@ mod text;
 
 use std::net::IpAddr;
 
-use diagnosis::words::{windows, words};
+use diagnosis::words::{key, windows, words};
 use diagnosis::{Code, Evidence, Finding, Group, Household, Mark, Session, Vantage};
 use nat_core::time::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -236,7 +236,7 @@ impl Clock {
             overcome: finding.overcome,
             says: words.says.into(),
             fix: words.fix.into(),
-            key: words.key.map(Into::into),
+            key: key(finding.code, finding.vpn).map(Into::into),
             windows: windows(finding.code).to_vec(),
             evidence: finding.evidence.iter().map(|evidence| self.evidence(evidence)).collect(),
         }

@@ -68,6 +68,8 @@ fn diagnose_takes_a_file_and_prefixes_anywhere() {
     let line = "diagnose --lan 192.168.1.0/24 --device=2001:db8::10 vpn.pcap --server vpn.example --json \
                 --lan=2001:db8::/64";
     assert_eq!(parsed(line), Ok(Invocation::Diagnose(expected)));
+    let stdin = DiagnoseOptions { file: Some("-".into()), ..diagnose() };
+    assert_eq!(parsed("diagnose -"), Ok(Invocation::Diagnose(stdin)));
     let watch = DiagnoseOptions { watch: true, socket: "x".into(), ..diagnose() };
     assert_eq!(parsed("diagnose --watch --socket x"), Ok(Invocation::Diagnose(watch)));
 }
@@ -156,6 +158,7 @@ fn mistakes_are_named_with_what_was_probably_meant() {
         ("stop --open=yes", "--open takes no value"),
         ("stop --open --open", "--open is given twice"),
         ("flows --device tv", "--device: \"tv\" is not an IPv4 address such as 192.168.1.10"),
+        ("status -", "natd status does not take \"-\"; `natd status --help` says what it takes"),
         ("probe", "natd probe needs a SERVER; `natd probe --help` tells more"),
         ("probe a b", "natd probe does not take \"b\"; `natd probe --help` says what it takes"),
         ("probe a/b", "\"a/b\" is neither a name nor an address, such as vpn.example.com"),

@@ -90,7 +90,7 @@ pub(super) const DIAGNOSE: Subcommand = Subcommand {
     summary: "why a VPN does not work: who is to blame, how sure, what to do",
     operand: Some(Operand {
         name: "FILE",
-        help: "a capture (pcap or pcapng) instead of the running natd",
+        help: "a capture (pcap or pcapng; - is standard input) instead of the running natd",
         required: false,
     }),
     options: &[DEVICE, SERVER, LAN, WATCH, JSON, SOCKET, HELP],

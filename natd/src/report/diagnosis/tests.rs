@@ -119,8 +119,8 @@ Worth knowing, no problem by itself:
   All devices: The first messages of the VPN go out, but nothing comes back.
     (DOUBLE-NAT)
 
-Not visible from here: 12 need natd running on the router; 1 need the devices' DNS
-  answers. `--json` names them.
+Not visible from here, and so not ruled out: causes that need natd running on the router
+  (12); the devices' DNS answers (1). `--json` names them.
 ";
     assert_eq!(shown(&report), expected);
 }
@@ -147,7 +147,7 @@ fn a_later_attempt_that_works_is_shown_to_work() {
 #[test]
 fn nothing_seen_is_said_so() {
     let report = DiagnosisReport { packets: 5, ..DiagnosisReport::default() };
-    let expected = "No VPN was seen in 5 packets. Let the device connect, and ask again then.\n";
+    let expected = "No VPN was seen in 5 packets. Let the device connect, and look again.\n";
     assert_eq!(shown(&report), expected);
     assert_eq!(report.judge(), Verdict::NothingSeen);
 }
@@ -252,6 +252,21 @@ fn rows_tell_the_vocabulary_in_its_names_and_in_unix_time() {
 }
 
 #[test]
+fn every_setting_that_is_named_exists() {
+    let known: Vec<String> = crate::config::schema::TABLES
+        .iter()
+        .flat_map(|table| table.keys.iter().map(move |key| format!("{}.{key}", table.name)))
+        .collect();
+    let vpns = [Vpn::Esp, Vpn::Gre, Vpn::L2tpV3, Vpn::Pptp, Vpn::Ike];
+    let mut named = 0;
+    for key in Code::ALL.iter().flat_map(|code| vpns.map(|vpn| key(*code, Some(vpn)))).flatten() {
+        assert!(known.iter().any(|known| known == key), "{key}");
+        named += 1;
+    }
+    assert!(named > 20);
+}
+
+#[test]
 fn an_empty_household_has_seen_nothing_and_says_what_it_is_blind_to() {
     let vantage = Vantage { lan: true, wan: true, router: false, dns: true };
     let settings = Settings {
@@ -260,6 +275,7 @@ fn an_empty_household_has_seen_nothing_and_says_what_it_is_blind_to() {
         memory: Duration::from_secs(600),
         vantage,
         servers: Vec::new(),
+        events: false,
     };
     let report =
         DiagnosisReport::of(&Household::new(settings), Timestamp::from_secs(7), 1_000_000, None, None);

@@ -28,8 +28,8 @@ pub fn text(report: &DiagnosisReport, offset: &dyn Fn(i64) -> i64, out: &mut dyn
     }
     sessions(report, out)?;
     if report.sessions.is_empty() && problems.is_empty() {
-        let packets = count(report.packets);
-        writeln!(out, "No VPN was seen in {packets} packets. Let the device connect, and ask again then.")?;
+        let (packets, s) = (count(report.packets), if report.packets == 1 { "" } else { "s" });
+        writeln!(out, "No VPN was seen in {packets} packet{s}. Let the device connect, and look again.")?;
     }
     let over = report.findings.iter().filter(|finding| finding.overcome);
     clock.list("Earlier, and over by now:", over, out)?;
@@ -221,9 +221,10 @@ fn blind(report: &DiagnosisReport, out: &mut dyn Write) -> io::Result<()> {
     let mut text = String::new();
     for group in &report.blind {
         let between = if text.is_empty() { "" } else { "; " };
-        let _ = write!(text, "{between}{} need {}", group.codes.len(), group.wants);
+        let _ = write!(text, "{between}{} ({})", group.wants, group.codes.len());
     }
-    wrapped("", &["Not visible from here: ", &text, ". `--json` names them."].concat(), "  ", out)
+    let head = "Not visible from here, and so not ruled out: causes that need ";
+    wrapped("", &[head, &text, ". `--json` names them."].concat(), "  ", out)
 }
 
 /// The day of a time, local, counted from 1970.
