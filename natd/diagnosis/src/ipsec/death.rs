@@ -84,7 +84,7 @@ impl Tracker {
             }
         }
         let last = self.sas.iter().skip(at + 1).all(|next| next.established.is_none());
-        let [Some(alone), _] = self.children.alone else { return None };
+        let alone = self.children.silence(0, context.vantage.router)?;
         let lasted = alone.last.at.since(alone.first.at);
         if !last || esp_heard.is_none() || alone.first <= heard || alone.packets < 10 {
             return None;
@@ -94,7 +94,7 @@ impl Tracker {
             asked.evidence("sent with ESP, nothing came back"),
             Evidence::packet("the last answer", heard),
         ];
-        (lasted >= Duration::from_secs(15)).then_some(Death {
+        (lasted >= Duration::from_secs(20)).then_some(Death {
             heard,
             asked,
             confidence: Confidence::Low,
@@ -252,7 +252,7 @@ impl Tracker {
 
     /// A second device's L2TP/IPsec session at the same server took this one's place there.
     fn several_at_server(&self, at: usize, sa: &Sa, context: &Context<'_>, findings: &mut Findings) -> bool {
-        let [Some(alone), _] = self.children.alone else { return false };
+        let Some(alone) = self.children.silence(0, context.vantage.router) else { return false };
         let newest = self.sas.len() == at + 1;
         let ([_, Some((_, heard))], IkeVersion::V1) = (sa.esp, sa.version) else { return false };
         let lasted = alone.last.at.since(alone.first.at) >= Duration::from_secs(10);

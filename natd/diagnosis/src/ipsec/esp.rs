@@ -30,7 +30,7 @@ impl Tracker {
         if !self.misrouted(context, findings) {
             self.no_return(context, findings);
         }
-        self.one_way_in(findings);
+        self.one_way_in(context, findings);
         self.black_hole(context, findings);
         self.no_ppp(context, findings);
     }
@@ -63,7 +63,10 @@ impl Tracker {
         });
         let [complaint, _] = &self.unknown_spi;
         let lacking = |since: Mark| self.children.span[1].is_none_or(|(_, last)| last < since);
-        let waits = self.children.alone[0].filter(|alone| alone.packets >= 3 && lacking(alone.first));
+        let waits = self
+            .children
+            .silence(0, context.vantage.router)
+            .filter(|alone| alone.packets >= 3 && lacking(alone.first));
         let sent_raw = self.children.of(true).any(|child| !child.in_udp);
         let mut evidence = Vec::new();
         if let (Some(stray), Some(alone), true) = (stray, waits, sent_raw) {
@@ -156,9 +159,9 @@ impl Tracker {
     }
 
     /// ESP comes in, and the device does not answer.
-    fn one_way_in(&self, findings: &mut Findings) {
+    fn one_way_in(&self, context: &Context<'_>, findings: &mut Findings) {
         let [sent, _] = self.children.span;
-        let [_, Some(alone)] = self.children.alone else { return };
+        let Some(alone) = self.children.silence(1, context.vantage.router) else { return };
         let keepalive = self.sas.iter().any(|sa| sa.keepalive.is_some_and(|mark| mark > alone.first));
         let lasted = alone.last.at.since(alone.first.at);
         // A device that sent before may have nothing to say for a while.
@@ -195,6 +198,7 @@ impl Tracker {
         let (Some(out), Some(inn)) = (newest(true), newest(false)) else { return };
         if let Some((sends, first, last)) = out.resent()
             && inn.last >= first
+            && !(context.vantage.router && out.is_sampled())
         {
             let what = format!("sent with ESP, {} bytes each, after ever longer pauses", out.longest);
             let evidence = vec![
@@ -208,6 +212,7 @@ impl Tracker {
         let lasted = inn.last.at.since(inn.first.at) >= Duration::from_secs(3)
             && context.now.since(inn.first.at) >= crate::attempts::PATIENCE;
         if inn.missing() >= 5
+            && inn.missing() * 3 >= inn.early // chance loses fewer
             && inn.first_seq <= 2
             && inn.longest < BIG
             && lasted

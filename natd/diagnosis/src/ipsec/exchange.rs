@@ -1,5 +1,7 @@
 //! An IKE SA as its messages show it.
 
+use core::time::Duration;
+
 use nat_core::flow::Direction;
 use passthrough::ike::{
     Exchange, IkeHeader, IkeSpi, IkeVersion, NatDetection, NatT, fragment, from_windows, nat_detections,
@@ -18,6 +20,9 @@ const HASHES: usize = 6;
 /// Encrypted answers of IKE_AUTH below that many bytes cannot hold an identity, a proof and an SA: they refuse,
 /// or are one round of EAP.
 pub(super) const SHORT: u32 = 120;
+
+/// Who breaks off a login does so sooner.
+const KEPT: Duration = Duration::from_secs(2);
 
 /// Notify message types.
 mod notify {
@@ -176,6 +181,18 @@ impl Sa {
         }
     }
 
+    /// A new try with the SPIs of one that was refused.
+    pub(super) fn again(attempt: u32, before: &Self, header: &IkeHeader, seen: &Observation<'_>) -> Self {
+        let (by_device, nat_t, windows) = (before.by_device, before.nat_t, before.windows);
+        let fragmentation = before.fragmentation;
+        Self { by_device, nat_t, windows, fragmentation, ..Self::new(attempt, header, seen) }
+    }
+
+    /// Did one of the two refuse what the other proposed, before anything was agreed on?
+    pub(super) fn refused(&self) -> bool {
+        self.established.is_none() && self.rounds == 0 && self.no_proposal.iter().any(Option::is_some)
+    }
+
     /// What it is called in reports.
     pub(super) fn vpn(&self) -> Vpn {
         if self.floated { Vpn::NatTraversal } else { Vpn::Ike }
@@ -300,6 +317,13 @@ impl Sa {
             }
             if header.exchange == Exchange::Informational2 && !seen.is_outbound() && self.auth.is_some() {
                 self.works(seen.mark); // only who knows the keys of an IKE SA that stands asks
+            }
+            if let Some((answer, len)) = self.auth
+                && header.exchange == Exchange::Informational2
+                && len >= SHORT
+                && seen.at().since(answer.at) >= KEPT
+            {
+                self.works(answer); // the device did not break off
             }
             self.sent(header, 0, message, marked, true, later, seen);
             return;

@@ -1,6 +1,7 @@
 //! Why an IKE SA does not come to be.
 
 use core::time::Duration;
+use std::net::IpAddr;
 
 use passthrough::ike::{Exchange, IkeVersion};
 
@@ -140,8 +141,12 @@ impl Tracker {
         let Some(said) = about_ike.next_back() else { return false };
         let (kind, from) = (said.report.kind, said.report.from);
         let itself = from == server;
-        let Some((code, owner)) = blamed(kind, itself) else { return false };
-        let what = format!("{from} answered: {}", meaning(kind));
+        let Some((code, mut owner)) = blamed(kind, itself) else { return false };
+        let at_home = |addr: IpAddr| matches!(addr, IpAddr::V4(addr) if addr.is_private());
+        if code == Code::Ike500Admin && at_home(from) && !at_home(server) {
+            owner = &[Party::Router, Party::Line];
+        }
+        let what = format!("{from} answered: {} (UDP {})", meaning(kind), said.report.server_port);
         let evidence = Evidence::packets(what, said.count, said.first, said.last);
         let confidence = if said.count > 1 { Confidence::High } else { Confidence::Medium };
         let finding = find(findings, code, confidence, sa, vec![evidence]);

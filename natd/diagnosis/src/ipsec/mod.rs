@@ -40,6 +40,9 @@ const FEW: usize = 8;
 /// Soon after new keys were asked for, an unknown SPI is the old SA's new one.
 const RENAMED: Duration = Duration::from_secs(120);
 
+/// What comes that long after a refusal is a new try.
+const NEW_TRY: Duration = Duration::from_secs(3);
+
 /// An ICMP error and its repetitions.
 #[derive(Clone, Copy, Debug)]
 struct Said {
@@ -175,7 +178,16 @@ impl Tracker {
             return;
         }
         if let Some(sa) = self.sas.iter_mut().rev().find(|sa| sa.initiator == header.initiator) {
-            sa.observe(header, message, marked, seen);
+            let again = sa.refused() && header.is_opening() && seen.at().since(sa.last.at) >= NEW_TRY;
+            if !again {
+                sa.observe(header, message, marked, seen);
+                return;
+            }
+            // Some try again with the same SPIs after a refusal.
+            self.attempts += 1;
+            let mut retry = Sa::again(self.attempts, sa, header, seen);
+            retry.observe(header, message, marked, seen);
+            self.begin(retry);
             return;
         }
         let recent = |sa: &&mut Sa| {
@@ -212,6 +224,10 @@ impl Tracker {
         self.attempts += 1;
         let mut sa = Sa::new(self.attempts, header, seen);
         sa.observe(header, message, marked, seen);
+        self.begin(sa);
+    }
+
+    fn begin(&mut self, sa: Sa) {
         if self.sas.len() >= SAS {
             self.sas.remove(0);
         }
@@ -219,7 +235,12 @@ impl Tracker {
     }
 
     fn esp(&mut self, header: passthrough::esp::EspHeader, in_udp: bool, seen: &Observation<'_>) {
-        let (packets, _) = self.children.observe(header, in_udp, seen);
+        let packets = self.children.observe(header, in_udp, seen);
+        if packets > 1 {
+            // Packets that were not shown: it was no silence.
+            let ports = (seen.device_port, seen.server_port);
+            self.flows.iter_mut().filter(|flow| flow.ports == ports).for_each(|flow| flow.pause = None);
+        }
         if seen.is_outbound()
             && let Some(big) = &mut self.too_big
             && seen.ip_len > big.mtu

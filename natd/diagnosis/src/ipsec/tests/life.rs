@@ -234,3 +234,49 @@ fn errors_of_routers_about_a_session_that_fell_silent() {
     line.icmp(106_020, [203, 0, 113, 1], IcmpKind::HostUnreachable, 17, 4500);
     assert_eq!(line.codes(114_000), [(Code::ServerPath, High)]);
 }
+
+#[test]
+fn what_is_not_shown_live_is_no_silence() {
+    let mut line = Line::new();
+    line.up(0, 1);
+    for seq in 6..64 {
+        line.esp(u64::from(seq) * 500, Outbound, 0xd1, seq, 140);
+        line.esp(u64::from(seq) * 500 + 30, Inbound, 0xc1, seq, 140);
+    }
+    // One packet a second, of which every 64th is shown; the server's come at a fifth of that pace.
+    line.esp(60_000, Outbound, 0xd1, 64, 140);
+    line.esp(60_100, Inbound, 0xc1, 64, 140);
+    for round in 2..=5 {
+        line.esp(u64::from(round) * 60_000, Outbound, 0xd1, round * 64, 140);
+        assert_eq!(line.codes(u64::from(round) * 60_000 + 1000), []);
+    }
+    for round in 6..=200 {
+        line.esp(u64::from(round) * 60_000, Outbound, 0xd1, round * 64, 140);
+    }
+    assert_eq!(line.codes(12_100_000), [(Code::DpdDead, Low)], "by now some must have been shown");
+}
+
+#[test]
+fn a_session_without_traffic_dies_too() {
+    let mut line = Line::new();
+    line.init(0, 1);
+    line.ike(60, Outbound, 4500, &sealed(V2, 35, 1, REQUEST, 1, 300));
+    line.ike(90, Inbound, 4500, &sealed(V2, 35, 1, RESPONSE, 1, 250));
+    dpd(&mut line, 30_000, 2, true);
+    dpd(&mut line, 60_000, 3, false);
+    assert_eq!(line.codes(74_000), [(Code::DpdDead, High)]);
+}
+
+#[test]
+fn a_device_that_breaks_off_the_login() {
+    let mut line = Line::new();
+    line.init(0, 1);
+    line.ike(60, Outbound, 4500, &sealed(V2, 35, 1, REQUEST, 1, 300));
+    line.ike(90, Inbound, 4500, &sealed(V2, 35, 1, RESPONSE, 1, 1250));
+    line.ike(120, Outbound, 4500, &sealed(V2, 37, 1, REQUEST, 2, 80));
+    line.ike(150, Inbound, 4500, &sealed(V2, 37, 1, RESPONSE, 2, 80));
+    assert_eq!(line.codes(20_000), [], "it may have been closed by hand");
+    line.init(20_000, 2);
+    assert_eq!(line.codes(20_100), [(Code::IkeAuthRejected, Medium)]);
+    assert_eq!(line.owner(20_100), [Party::Server, Party::Device]);
+}
