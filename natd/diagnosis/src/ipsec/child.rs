@@ -187,7 +187,7 @@ impl Children {
         let (mine, theirs) =
             if of == 0 { (volume(true), volume(false)) } else { (volume(false), volume(true)) };
         let sampled = self.of(of != 0).max_by_key(|child| child.last).is_some_and(Child::is_sampled);
-        let expected = alone.packets.saturating_mul(theirs) / mine.max(1);
+        let expected = alone.packets.saturating_mul(theirs) / mine.saturating_sub(alone.packets).max(1);
         (!live || !sampled || expected >= 4 * u64::from(ALL_SEEN)).then_some(alone)
     }
 
