@@ -7,11 +7,10 @@ use passthrough::ike::{Exchange, IkeVersion};
 
 use super::exchange::{Sa, Step};
 use super::handshake::{asked, blamed, meaning};
-use super::{Tracker, find, line};
+use super::{Scene, Tracker, find, line};
 use crate::attempts::{Attempts, SENDS};
 use crate::code::{Code, Party};
 use crate::finding::{Confidence, Evidence, Findings, Mark};
-use crate::household::Context;
 
 /// A session that recovers within this time from a new WAN address is well.
 const RECOVERY: Duration = Duration::from_secs(30);
@@ -40,7 +39,7 @@ struct Death {
 
 impl Tracker {
     /// Every IKE SA that came to be.
-    pub(super) fn lives(&self, context: &Context<'_>, findings: &mut Findings) {
+    pub(super) fn lives(&self, context: &Scene<'_>, findings: &mut Findings) {
         for (at, sa) in self.sas.iter().enumerate() {
             if sa.established.is_none() {
                 continue;
@@ -58,7 +57,7 @@ impl Tracker {
         }
     }
 
-    fn death(&self, at: usize, sa: &Sa, context: &Context<'_>) -> Option<Death> {
+    fn death(&self, at: usize, sa: &Sa, context: &Scene<'_>) -> Option<Death> {
         let [_, inbound] = sa.esp;
         let esp_heard = inbound.map(|(_, last)| last);
         let heard = sa.heard.max(esp_heard)?;
@@ -102,7 +101,7 @@ impl Tracker {
         })
     }
 
-    fn cause(&self, at: usize, sa: &Sa, death: Death, context: &Context<'_>, findings: &mut Findings) {
+    fn cause(&self, at: usize, sa: &Sa, death: Death, context: &Scene<'_>, findings: &mut Findings) {
         let Death { heard, asked, confidence, mut evidence } = death;
         let sure = confidence.max(Confidence::Medium);
         let within = |changed: &Timestamp| *changed >= heard.at && *changed <= asked.last.at;
@@ -187,7 +186,7 @@ impl Tracker {
         changed: Timestamp,
         asked: Attempts,
         mut evidence: Vec<Evidence>,
-        context: &Context<'_>,
+        context: &Scene<'_>,
         findings: &mut Findings,
     ) {
         let recovered = |next: &Sa| next.heard.is_some() && next.first.at.since(changed) <= RECOVERY;
@@ -230,7 +229,7 @@ impl Tracker {
     }
 
     /// The server refused new keys.
-    fn rekey_refused(&self, at: usize, sa: &Sa, context: &Context<'_>, findings: &mut Findings) -> bool {
+    fn rekey_refused(&self, at: usize, sa: &Sa, context: &Scene<'_>, findings: &mut Findings) -> bool {
         let gave_up = |mark: Mark| {
             self.after(at).is_some_and(|next| next.by_device && next.first.at.since(mark.at) < RECOVERY)
         };
@@ -251,7 +250,7 @@ impl Tracker {
     }
 
     /// A second device's L2TP/IPsec session at the same server took this one's place there.
-    fn several_at_server(&self, at: usize, sa: &Sa, context: &Context<'_>, findings: &mut Findings) -> bool {
+    fn several_at_server(&self, at: usize, sa: &Sa, context: &Scene<'_>, findings: &mut Findings) -> bool {
         let Some(alone) = self.children.silence(0, context.vantage.router) else { return false };
         let newest = self.sas.len() == at + 1;
         let ([_, Some((_, heard))], IkeVersion::V1) = (sa.esp, sa.version) else { return false };
@@ -270,7 +269,7 @@ impl Tracker {
                     since > sa.first.at && heard.at.since(since) < REKEY && alone.last.at > since
                 })
         };
-        let mut others = context.others_to_server();
+        let mut others = context.others.iter();
         let other = others.find(|pair| pair.ipsec.as_ref().is_some_and(|other| other.sas.iter().any(took)));
         let Some(other) = other else { return false };
         let evidence = vec![

@@ -16,6 +16,7 @@ mod session;
 #[cfg(test)]
 mod tests;
 
+use core::ops::Deref;
 use core::time::Duration;
 use std::net::IpAddr;
 
@@ -31,6 +32,7 @@ use crate::code::Code;
 use crate::finding::{Confidence, Evidence, Finding, Findings, Mark};
 use crate::household::Context;
 use crate::observation::{Fragment, IcmpKind, IcmpReport, Observation, Passage, Point, Trace};
+use crate::pair::Pair;
 use crate::session::Session;
 
 /// IKE SAs that are remembered.
@@ -102,6 +104,20 @@ struct Bare {
     last: Mark,
     packets: [u64; 2],
     bytes: [u64; 2],
+}
+
+/// What is asked about, and the other devices' pairs with the same server.
+struct Scene<'a> {
+    context: &'a Context<'a>,
+    others: Vec<&'a Pair>,
+}
+
+impl<'a> Deref for Scene<'a> {
+    type Target = Context<'a>;
+
+    fn deref(&self) -> &Context<'a> {
+        self.context
+    }
 }
 
 /// What was seen of IPsec between a device and a server.
@@ -369,6 +385,10 @@ impl Tracker {
 
     /// What is wrong.
     pub fn findings(&self, context: &Context<'_>, findings: &mut Findings) {
+        self.among(&Scene { context, others: context.others_to_server().collect() }, findings);
+    }
+
+    fn among(&self, context: &Scene<'_>, findings: &mut Findings) {
         if self.refused_here(context, findings) {
             return;
         }
