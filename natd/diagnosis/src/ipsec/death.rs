@@ -157,16 +157,16 @@ impl Tracker {
             find(findings, Code::NatKeepaliveMissing, Confidence::Medium, sa, evidence);
             return;
         }
-        let early = |sa: &Sa, heard: Mark| heard.at.since(sa.first.at) < EARLY;
-        let answered = self.after(at).is_some_and(|next| next.heard.is_some() && next.by_device);
+        // Let begin and then silenced, and so the try before or after it: no chance.
+        let early = |sa: &Sa| {
+            let heard = sa.heard.max(sa.esp[1].map(|(_, last)| last));
+            let soon = heard.is_some_and(|heard| heard.at.since(sa.first.at) < EARLY);
+            soon && sa.established.is_some() && sa.by_device && !sa.joined && sa.waiting().is_some()
+        };
         let before = at.checked_sub(1).and_then(|before| self.sas.get(before));
-        let so_before = before.is_some_and(|before| {
-            before.established.is_some() && before.heard.is_some_and(|heard| early(before, heard))
-        });
-        if early(sa, heard) && sa.by_device && !sa.joined && (answered || so_before) {
-            evidence.push(Evidence::fact("a new try is answered, and falls silent as well"));
-            let confidence = if so_before { Confidence::Medium } else { Confidence::Low };
-            find(findings, Code::DpiUdpBlackhole, confidence, sa, evidence);
+        if early(sa) && (before.is_some_and(early) || self.after(at).is_some_and(early)) {
+            evidence.push(Evidence::fact("another try was answered, and fell silent as well"));
+            find(findings, Code::DpiUdpBlackhole, Confidence::Medium, sa, evidence);
             return;
         }
         find(findings, Code::DpdDead, confidence, sa, evidence);
