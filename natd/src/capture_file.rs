@@ -173,5 +173,6 @@ fn line(Progress { bytes, total, packets }: Progress) -> String {
     format!("reading [{:<30}] {:>3} %  {packets} packets", "#".repeat(full), part(100))
 }
 
-#[cfg(all(test, feature = "pcap"))]
+#[cfg(feature = "pcap")]
+#[cfg(test)]
 mod tests;

@@ -8,5 +8,6 @@ pub mod daemon;
 pub mod engine;
 pub mod io;
 mod order;
+pub mod record;
 pub mod report;
 pub mod rules;

@@ -38,6 +38,7 @@ pub mod keyed;
 pub mod l2tp;
 pub mod openvpn;
 pub mod pptp;
+pub mod refused;
 pub mod settings;
 pub mod sighting;
 mod sorted;
@@ -64,6 +65,7 @@ use self::l2tp::L2tp;
 use self::l2tp::message::PORT as L2TP;
 use self::pptp::Pptp;
 use self::pptp::packets::PORT as PPTP;
+use self::refused::{Refusals, Refused};
 use self::settings::{Access, Carrier, Scope, Settings};
 use self::sorted::SortedMap;
 pub use self::view::Vpn;
@@ -138,6 +140,7 @@ pub struct Passthrough {
     /// Packets that wait, by the remote host.
     held: SortedMap<(Ipv4Addr, HoldId), Held>,
     complaints: SortedMap<(Ipv4Addr, Ipv4Addr, DropReason), Timestamp>,
+    refusals: Refusals,
 }
 
 impl Passthrough {
@@ -152,6 +155,7 @@ impl Passthrough {
             router: SortedMap::new(),
             held: SortedMap::new(),
             complaints: SortedMap::new(),
+            refusals: Refusals::default(),
         };
         this.set_settings(settings);
         this
@@ -276,8 +280,27 @@ impl Passthrough {
         self.router.get(&(remote, protocol)).is_some_and(|&last| now.since(last) < ROUTER_MEMORY)
     }
 
+    /// What was refused lately, of at most 64 kinds; in no order.
+    pub fn refusals(&self) -> &[Refused] {
+        self.refusals.list()
+    }
+
     /// A packet on its way to the WAN.
     pub fn outbound(
+        &mut self,
+        now: Timestamp,
+        packet: &PacketView<'_>,
+        origin: Origin,
+        nat: &mut Nat,
+    ) -> Decision {
+        let decision = self.let_out(now, packet, origin, nat);
+        if let (Decision::Drop(reason), Origin::Lan) = (&decision, origin) {
+            self.refusals.note(now, packet, Direction::Outbound, *reason);
+        }
+        decision
+    }
+
+    fn let_out(
         &mut self,
         now: Timestamp,
         packet: &PacketView<'_>,
@@ -383,6 +406,16 @@ impl Passthrough {
 
     /// A packet from the WAN.
     pub fn inbound(&mut self, now: Timestamp, packet: &PacketView<'_>, nat: &mut Nat) -> Decision {
+        let decision = self.let_in(now, packet, nat);
+        if let Decision::Drop(reason) = &decision {
+            if refused::matters_inbound(*reason) {
+                self.refusals.note(now, packet, Direction::Inbound, *reason);
+            }
+        }
+        decision
+    }
+
+    fn let_in(&mut self, now: Timestamp, packet: &PacketView<'_>, nat: &mut Nat) -> Decision {
         if Some(packet.dst) != nat.address() || nat.in_lan(packet.src) || packet.src == packet.dst {
             return nat.inbound(now, packet, false);
         }
@@ -527,6 +560,9 @@ impl Passthrough {
                 Answer::Decided(decision) => decision,
                 Answer::Wait { .. } => nat.refuse(held.reason),
             };
+            if let Decision::Drop(reason) = &decision {
+                self.refusals.note(now, &packet, held.direction, *reason);
+            }
             release_as(held.id, decision, nat);
         }
         self.ipsec.handle_timeout(now, &self.settings);

@@ -38,7 +38,8 @@ pub(super) fn read(
     } else {
         use std::os::unix::fs::FileTypeExt;
         let kind = kind.file_type();
-        if !kind.is_fifo() && !kind.is_socket() && !(kind.is_char_device() && path.as_os_str() == "-") {
+        let given = path.as_os_str() == "-" && kind.is_char_device();
+        if !(kind.is_fifo() || kind.is_socket() || given) {
             return Err(Reason::NoFile);
         }
         settings.vantage = Scout::unseen();

@@ -130,7 +130,8 @@ fn several_interfaces_of_one_kind_are_read_each_in_its_own_time() {
 #[test]
 fn the_vantage_is_told_from_addresses() {
     let vantage = |lan, wan| Vantage { lan, wan, router: false, dns: false };
-    let rows: [(&str, Vec<([u8; 4], [u8; 4])>, Vantage); 5] = [
+    type Ends = ([u8; 4], [u8; 4]);
+    let rows: [(&str, Vec<Ends>, Vantage); 5] = [
         ("LAN", vec![(LAN, SERVER), (SERVER, LAN)], vantage(true, false)),
         ("WAN", vec![(WAN, SERVER)], vantage(false, true)),
         ("both", vec![(LAN, SERVER), (WAN, SERVER)], vantage(true, true)),

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use nat_core::decision::DropReason;
 use nat_core::flow::{Direction, Protocol};
@@ -162,8 +162,19 @@ pub(super) fn sessions(shared: &Shared, answer: &mut Answer<'_>) -> io::Result<(
 }
 
 /// What keeps VPNs from working, one line.
-pub(super) fn diagnosis(answer: &mut Answer<'_>) -> io::Result<()> {
-    answer.line(&ErrorLine { error: "diagnosing is not built yet".into(), code: Refusal::Failed })
+pub(super) fn diagnosis(
+    shared: &Shared,
+    device: Option<IpAddr>,
+    server: Option<IpAddr>,
+    answer: &mut Answer<'_>,
+) -> io::Result<()> {
+    match &shared.observer {
+        Some(observer) => answer.line(&observer.report(device, server)),
+        None => answer.line(&ErrorLine {
+            error: "natd does not watch VPNs: diagnosis.observe is false in its configuration".into(),
+            code: Refusal::Failed,
+        }),
+    }
 }
 
 fn tunnels_by_protocol(shared: &Shared) -> BTreeMap<String, u64> {

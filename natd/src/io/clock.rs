@@ -1,5 +1,7 @@
 //! The one place that reads a clock or asks the kernel for randomness.
 
+use std::time::Duration;
+
 use nat_core::time::Timestamp;
 
 /// Time since boot, suspend included: a router or laptop that slept must find its idle mappings expired.
@@ -11,6 +13,20 @@ pub fn now() -> Timestamp {
     let secs = u64::try_from(time.tv_sec).unwrap_or(0);
     let micros = u64::try_from(time.tv_nsec / 1_000).unwrap_or(0);
     Timestamp::from_micros(secs.saturating_mul(1_000_000).saturating_add(micros))
+}
+
+/// The wall clock: time since 1970. It may be wrong, and be set at any moment.
+pub fn wall() -> Duration {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `time` is valid for writing.
+    unsafe { libc::clock_gettime(libc::CLOCK_REALTIME, &mut time) };
+    Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
+}
+
+/// What has to be added to a time of [`now`] for the wall clock's, in microseconds since 1970.
+pub fn unix_offset() -> i64 {
+    let wall = i64::try_from(wall().as_micros()).unwrap_or(0);
+    wall.saturating_sub(i64::try_from(now().as_micros()).unwrap_or(0))
 }
 
 /// By how many seconds local time is ahead of UTC at `unix`, seconds since 1970; 0 where that is not known.

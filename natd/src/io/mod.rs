@@ -5,6 +5,8 @@ pub mod clock;
 pub mod conntrack;
 pub mod control;
 pub mod files;
+#[cfg(feature = "pcap")]
+pub(crate) mod live;
 pub mod netlink;
 pub mod nfqueue;
 pub(crate) mod poll;
@@ -14,5 +16,6 @@ pub mod sandbox;
 pub(crate) mod savefile;
 pub mod signals;
 pub mod sysctl;
+pub mod tap;
 pub mod terminal;
 pub mod transmit;

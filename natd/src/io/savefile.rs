@@ -65,6 +65,7 @@ impl Reader {
 }
 
 /// Classic files have 32 bits of seconds, which libpcap takes for signed: 2038 and later is not before 1970.
+#[allow(clippy::useless_conversion, reason = "some targets have 32 bits there")]
 fn time(ts: libc::timeval) -> Timestamp {
     const WRAP: i64 = 1 << 32;
     let seconds = if ts.tv_sec < 0 { i64::from(ts.tv_sec) + WRAP } else { i64::from(ts.tv_sec) };
