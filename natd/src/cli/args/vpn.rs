@@ -99,7 +99,7 @@ Says what natd saw of VPNs now and in the last minutes, or what a capture shows.
 there is listed at the end and is not said to be well.
 
 Exit codes: 0 the VPNs work, 1 a problem was found, 2 usage, 4 natd is not running, 5 no permission, 6 no VPN
-was seen.
+was seen, or none that is far enough to say.
 
 Examples:
   natd diagnose --device 192.168.1.10

@@ -153,6 +153,19 @@ fn nothing_seen_is_said_so() {
 }
 
 #[test]
+fn a_session_that_is_being_set_up_is_not_called_healthy_yet() {
+    let mut report = DiagnosisReport {
+        sessions: vec![session("192.168.1.11", "IKE", 1, "handshake")],
+        ..DiagnosisReport::default()
+    };
+    assert_eq!(report.judge(), Verdict::NothingSeen);
+    let text = shown(&report);
+    assert!(text.starts_with("192.168.1.11 → 198.51.100.10 (IKE): is being set up, 2h04m,"), "{text}");
+    report.sessions.push(session("192.168.1.12", "IKE", 1, "established"));
+    assert_eq!(report.judge(), Verdict::Healthy);
+}
+
+#[test]
 fn dates_are_those_of_the_calendar() {
     for (days, expected) in
         [(0, (1970, 1, 1)), (59, (1970, 3, 1)), (11_016, (2000, 2, 29)), (20_779, (2026, 11, 22))]
