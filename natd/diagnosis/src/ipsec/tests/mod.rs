@@ -36,6 +36,7 @@ impl Line {
         let peers = Peers::default();
         let vantage = Vantage { lan: true, wan: true, router: true, dns: true };
         let settings = Settings {
+            events: false,
             lan: Vec::new(),
             pairs: 16,
             memory: core::time::Duration::from_secs(3600),
