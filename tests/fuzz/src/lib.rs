@@ -11,6 +11,7 @@
 //! | `packet` | the IPv4 reader, and changes carried out on what it read |
 //! | `engine` | the whole engine over a course of packets, both ways, and time |
 //! | `openvpn_wireguard` | the readers of both |
+//! | `frame` | captured frames of every link type, and diagnosis over a course of them |
 
 pub mod coverage;
 mod target;
@@ -19,7 +20,7 @@ mod target;
 pub type Target = fn(&[u8]);
 
 /// Every target by its name.
-pub const TARGETS: [(&str, Target); 8] = [
+pub const TARGETS: [(&str, Target); 9] = [
     ("ike", target::ike::run),
     ("pptp", target::pptp),
     ("l2tp", target::l2tp::run),
@@ -28,4 +29,5 @@ pub const TARGETS: [(&str, Target); 8] = [
     ("packet", target::packet::run),
     ("engine", target::engine::run),
     ("openvpn_wireguard", target::openvpn_wireguard),
+    ("frame", target::frame::run),
 ];
