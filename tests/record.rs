@@ -5,7 +5,7 @@
 use std::fs;
 use std::net::IpAddr;
 use std::path::PathBuf;
-use std::sync::mpsc;
+use std::sync::{Mutex, PoisonError, mpsc};
 use std::time::Duration;
 
 use diagnosis::{Settings, Vantage};
@@ -14,6 +14,10 @@ use natd::record::{End, RecordError, Recorded, Recording, record};
 use testkit::address::{D1, D2, S1, S2, WAN, at};
 use testkit::lab::Lab;
 use testkit::socket;
+
+/// A signal is for the whole process: recordings of several tests must not run at once.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+const SIGINT: i32 = 2;
 
 /// The size of a file of eight packets: heads of file and record, Linux cooked, IP, UDP, and 64 bytes of data.
 const EIGHT: u64 = 24 + 8 * (16 + 20 + 20 + 8 + 64);
@@ -59,8 +63,22 @@ fn payload_is_not_recorded() {
 }
 
 #[test]
+fn ctrl_c_ends_a_recording_cleanly() {
+    let Some(lab) = Lab::household().start() else { return };
+    let recording = recording(&lab, 1 << 20);
+    let (recorded, ()) = recording_while(&lab, &recording, || {
+        talk(&lab);
+        let this = i32::try_from(std::process::id()).unwrap();
+        testkit::sys::kill(this, SIGINT).unwrap();
+    });
+    assert_eq!((recorded.packets, recorded.end), (8, End::Stopped));
+    assert_eq!(read(&recording).packets, 8);
+}
+
+#[test]
 fn what_keeps_from_recording_is_said() {
     let Some(lab) = Lab::household().start() else { return };
+    let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let in_router = |recording: &Recording| lab.router.enter(|| record(recording, &mut |_| {}));
     let good = recording(&lab, 1 << 20);
 
@@ -104,6 +122,7 @@ fn recording_while<T: Send>(
     recording: &Recording,
     work: impl FnOnce() -> T + Send,
 ) -> (Recorded, T) {
+    let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let (running, runs) = mpsc::channel();
     std::thread::scope(|scope| {
         let recorder = scope.spawn(move || {

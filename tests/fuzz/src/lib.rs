@@ -12,6 +12,7 @@
 //! | `engine` | the whole engine over a course of packets, both ways, and time |
 //! | `household` | the diagnosis of a course of packets on both sides of the router |
 //! | `openvpn_wireguard` | the readers of both |
+//! | `frame` | captured frames of every link type, and diagnosis over a course of them |
 
 pub mod coverage;
 mod target;
@@ -30,4 +31,5 @@ pub const TARGETS: [(&str, Target); 9] = [
     ("engine", target::engine::run),
     ("household", target::household::run),
     ("openvpn_wireguard", target::openvpn_wireguard),
+    ("frame", target::frame::run),
 ];
