@@ -21,7 +21,7 @@ mod target;
 pub type Target = fn(&[u8]);
 
 /// Every target by its name.
-pub const TARGETS: [(&str, Target); 9] = [
+pub const TARGETS: [(&str, Target); 10] = [
     ("ike", target::ike::run),
     ("pptp", target::pptp),
     ("l2tp", target::l2tp::run),

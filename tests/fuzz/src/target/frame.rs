@@ -23,7 +23,7 @@ pub(crate) fn run(input: &[u8]) {
         at += u64::from(*pause) * u64::from(*pause) * 2000;
         number += 1;
         let at = Timestamp::from_micros(at);
-        one(link, frame, |point, packet| household.packet(at, number, point, packet));
+        one(link, frame, |point, packet| household.packet(at, number, point, None, packet));
     }
     let end = Timestamp::from_micros(at);
     for now in [end, end + Duration::from_secs(600)] {
@@ -61,6 +61,7 @@ fn one(link: LinkType, frame: &[u8], mut tell: impl FnMut(Point, &Packet<'_>)) {
 
 fn settings() -> Settings {
     Settings {
+        events: false,
         lan: Vec::new(),
         pairs: 8,
         memory: Duration::from_secs(3600),
