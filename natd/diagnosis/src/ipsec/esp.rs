@@ -98,7 +98,7 @@ impl Tracker {
         let [Some(alone), _] = self.children.alone else { return };
         let agreed = self.sas.iter().rev().find_map(Sa::agreed);
         let answered =
-            self.children.span[1].is_some_and(|(_, last)| agreed.is_none_or(|agreed| last > agreed));
+            self.children.span[1].is_some_and(|(_, last)| agreed.is_none_or(|agreed| last >= agreed));
         let since = agreed.map_or(alone.first, |agreed| agreed.max(alone.first));
         let lasted = alone.last.at.since(since.at);
         let refusal = |said: &&super::Said| {

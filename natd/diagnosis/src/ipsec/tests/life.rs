@@ -76,6 +76,8 @@ fn a_closed_session_says_who_closed_it() {
     line.ike(9030, Inbound, 4500, &sealed(V2, 37, 1, RESPONSE, 3, 57));
     assert_eq!(line.phases(20_000), [(Phase::Closed, "closed by the device")]);
     assert_eq!(line.codes(20_000), []);
+    line.udp(21_000, Outbound, 4500, &[0xff]);
+    assert_eq!(line.phases(30_000), [(Phase::Data, "")], "it was something else");
 }
 
 #[test]

@@ -140,6 +140,18 @@ fn mappings_beyond_the_router_that_time_out() {
 }
 
 #[test]
+fn packets_lost_in_a_silence_that_the_server_ends_are_not_the_mappings_fault() {
+    let mut line = Line::new();
+    line.up(0, 1);
+    for round in 1..=3_u32 {
+        line.esp(u64::from(round) * 90_000, Inbound, 0xc1, 60 + round * 200, 140);
+    }
+    let found = line.codes(400_000);
+    let blamed = |code| found.iter().any(|(found, _)| *found == code);
+    assert!(!blamed(Code::NatUpstreamTimeout) && !blamed(Code::NatKeepaliveMissing), "{found:?}");
+}
+
+#[test]
 fn hostile_bytes_do_no_harm() {
     let mut line = Line::new();
     let mut noise: u64 = 7296;
