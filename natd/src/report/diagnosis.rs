@@ -73,6 +73,13 @@ pub struct SessionRow {
     pub bytes_in: u64,
 }
 
+impl SessionRow {
+    /// Did the two sides agree, and was each of them heard?
+    fn came_about(&self) -> bool {
+        self.phase != Phase::Handshake.name() && self.packets_out > 0 && self.packets_in > 0
+    }
+}
+
 /// Something that was found.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FindingRow {
@@ -186,7 +193,7 @@ impl DiagnosisReport {
     fn judge(&self) -> Verdict {
         if self.findings.iter().any(FindingRow::is_problem) {
             Verdict::Problem
-        } else if self.sessions.iter().any(|session| session.phase != Phase::Handshake.name()) {
+        } else if self.sessions.iter().any(SessionRow::came_about) {
             Verdict::Healthy
         } else {
             Verdict::NothingSeen

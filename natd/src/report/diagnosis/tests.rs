@@ -50,6 +50,8 @@ fn session(device: &str, vpn: &str, attempt: u32, phase: &str) -> SessionRow {
         attempt,
         phase: phase.into(),
         duration_secs: 7440,
+        packets_out: 20,
+        packets_in: 1000,
         bytes_out: 4096,
         bytes_in: 1_300_000,
         ..SessionRow::default()
@@ -161,6 +163,10 @@ fn a_session_that_is_being_set_up_is_not_called_healthy_yet() {
     assert_eq!(report.judge(), Verdict::NothingSeen);
     let text = shown(&report);
     assert!(text.starts_with("192.168.1.11 → 198.51.100.10 (IKE): is being set up, 2h04m,"), "{text}");
+    // Nor is one of which only one side was heard.
+    report.sessions = vec![SessionRow { packets_in: 0, ..session("192.168.1.12", "IKE", 1, "data") }];
+    assert_eq!(report.judge(), Verdict::NothingSeen);
+    assert!(shown(&report).contains(" (IKE): seen one way only, 2h04m,"));
     report.sessions.push(session("192.168.1.12", "IKE", 1, "established"));
     assert_eq!(report.judge(), Verdict::Healthy);
 }

@@ -185,7 +185,8 @@ fn sessions(report: &DiagnosisReport, out: &mut dyn Write) -> io::Result<()> {
             ("closed", Some(reason)) => ["over (", reason, ") after"].concat(),
             ("closed", None) => "over after".into(),
             ("handshake", _) => "is being set up,".into(),
-            (phase, _) => ["works (", phase, ") for"].concat(),
+            (phase, _) if session.came_about() => ["works (", phase, ") for"].concat(),
+            (..) => "seen one way only,".into(),
         };
         let (age, sent, received) =
             (span(session.duration_secs), bytes(session.bytes_out), bytes(session.bytes_in));
