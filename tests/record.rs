@@ -13,7 +13,7 @@ use natd::capture_file;
 use natd::record::{End, RecordError, Recorded, Recording, record};
 use testkit::address::{D1, D2, S1, S2, WAN, at};
 use testkit::lab::Lab;
-use testkit::socket;
+use testkit::{packet, socket, wait_for};
 
 /// A signal is for the whole process: recordings of several tests must not run at once.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
@@ -73,6 +73,30 @@ fn ctrl_c_ends_a_recording_cleanly() {
     });
     assert_eq!((recorded.packets, recorded.end), (8, End::Stopped));
     assert_eq!(read(&recording).packets, 8);
+}
+
+/// As PPP does when it connects again.
+#[test]
+fn an_interface_that_comes_back_with_another_number_is_recorded_again() {
+    let Some(lab) = Lab::household().start() else { return };
+    let up = "link add dial type veth peer name far\nlink set dial up\nlink set far up\n\
+              route replace 203.0.113.99 dev dial\n\
+              neigh replace 203.0.113.99 lladdr 02:00:00:00:00:09 dev dial\n";
+    lab.router.ip(up);
+    let message = packet::udp(at(WAN, 500), at([203, 0, 113, 99].into(), 500), b"begins");
+    let recording = Recording { wan: "dial".into(), device: None, ..recording(&lab, 24 + 2 * 70) };
+    let (recorded, ()) = recording_while(&lab, &recording, || {
+        let send = || lab.router.raw().send(&message);
+        send();
+        // The new one shall not get the old one's number.
+        lab.router.ip(&format!("link del dial\nlink add other type bridge\n{up}"));
+        // Until the recording has noticed, which it does within a second, nothing of it is recorded.
+        wait_for("the file is full", Duration::from_secs(10), || {
+            send();
+            fs::metadata(&recording.file).is_ok_and(|file| file.len() >= 24 + 2 * 70)
+        });
+    });
+    assert_eq!((recorded.packets, recorded.wan, recorded.end), (2, 2, End::Size));
 }
 
 #[test]
@@ -158,6 +182,7 @@ fn read(recording: &Recording) -> capture_file::Read {
 
 fn settings() -> Settings {
     Settings {
+        events: false,
         lan: Vec::new(),
         pairs: 16,
         memory: Duration::from_secs(600),
