@@ -126,32 +126,32 @@ fn no_capture_makes_recognition_panic_however_it_is_cut_off() {
 }
 
 /// What the reader makes of a capture: frames, IP packets among them, whether it is read to its end, and the codes
-/// of its findings, the most important first; `None`: not looked at.
-type Diagnosed = (&'static str, u64, u64, bool, Option<&'static [&'static str]>);
+/// of its findings, the most important first.
+type Diagnosed = (&'static str, u64, u64, bool, &'static [&'static str]);
 
 /// Counts as capinfos and tshark have them.
 const DIAGNOSED: [Diagnosed; 21] = [
-    ("tcpdump-02-sunrise-sunset-esp.pcap", 8, 8, true, None),
-    ("tcpdump-esp_truncated.pcap", 1, 1, true, None),
-    ("tcpdump-gre-heapoverflow-2.pcap", 2, 1, true, None),
-    ("tcpdump-ikev2-id-short.pcap", 1, 1, true, None),
-    ("tcpdump-ikev2pI2-segfault.pcapng", 1, 1, true, None),
-    ("tcpdump-isakmp-no-none-np.pcapng", 1, 1, true, None),
-    ("tcpdump-isakmp-pointer-loop.pcap", 1, 1, true, None),
-    ("tcpdump-isakmp-rfc3948-oobr.pcap", 23, 1, true, None),
-    ("tcpdump-isakmp-various-oobr.pcap", 2, 2, true, None),
-    ("tcpdump-isakmp4500.pcap", 35, 27, true, None),
-    ("tcpdump-isakmpv1-attr-oobr.pcap", 1, 1, true, None),
-    ("tcpdump-l2tp-avp-overflow.pcap", 20, 18, true, None),
-    ("tcpdump-pptp.pcap", 23, 23, true, None),
-    ("zeek-ikev1-certs.pcap", 10, 10, true, None),
-    ("zeek-ipsec-ikev1-isakmp-aggressive-mode.pcap", 6, 6, true, None),
-    ("zeek-ipsec-ikev1-payload-bad-length.pcap", 1, 1, true, None),
-    ("zeek-ipsec-ikev1-zero-length.pcap", 1, 1, true, None),
-    ("zeek-ipsec.cap", 27, 27, true, None),
-    ("zeek-ipsec_client.pcap", 11, 11, true, None),
-    ("zeek-openvpn_udp_tls-auth.pcap", 440, 440, true, None),
-    ("zeek-wireguard.pcap", 180, 172, true, None),
+    ("tcpdump-02-sunrise-sunset-esp.pcap", 8, 8, true, &[]),
+    ("tcpdump-esp_truncated.pcap", 1, 1, true, &[]),
+    ("tcpdump-gre-heapoverflow-2.pcap", 2, 1, true, &[]),
+    ("tcpdump-ikev2-id-short.pcap", 1, 1, true, &[]),
+    ("tcpdump-ikev2pI2-segfault.pcapng", 1, 1, true, &[]),
+    ("tcpdump-isakmp-no-none-np.pcapng", 1, 1, true, &[]),
+    ("tcpdump-isakmp-pointer-loop.pcap", 1, 1, true, &[]),
+    ("tcpdump-isakmp-rfc3948-oobr.pcap", 23, 1, true, &[]),
+    ("tcpdump-isakmp-various-oobr.pcap", 2, 2, true, &[]),
+    ("tcpdump-isakmp4500.pcap", 35, 27, true, &[]),
+    ("tcpdump-isakmpv1-attr-oobr.pcap", 1, 1, true, &[]),
+    ("tcpdump-l2tp-avp-overflow.pcap", 20, 18, true, &[]),
+    ("tcpdump-pptp.pcap", 23, 23, true, &[]),
+    ("zeek-ikev1-certs.pcap", 10, 10, true, &[]),
+    ("zeek-ipsec-ikev1-isakmp-aggressive-mode.pcap", 6, 6, true, &[]),
+    ("zeek-ipsec-ikev1-payload-bad-length.pcap", 1, 1, true, &[]),
+    ("zeek-ipsec-ikev1-zero-length.pcap", 1, 1, true, &[]),
+    ("zeek-ipsec.cap", 27, 27, true, &["IKE-NO-PROPOSAL"]),
+    ("zeek-ipsec_client.pcap", 11, 11, true, &["IKE-AUTH-FRAG-LOST"]),
+    ("zeek-openvpn_udp_tls-auth.pcap", 440, 440, true, &[]),
+    ("zeek-wireguard.pcap", 180, 172, true, &[]),
 ];
 
 #[test]
@@ -165,9 +165,7 @@ fn captures_are_diagnosed() {
         assert_eq!(seen, (packets, ip_packets, whole), "{file}: {:?}", read.remark);
         let findings = read.household.findings(read.last, None, None);
         let found: Vec<_> = findings.iter().map(|finding| finding.code.name()).collect();
-        if let Some(codes) = codes {
-            assert_eq!(found, codes, "{file}");
-        }
+        assert_eq!(found, codes, "{file}");
     }
 }
 
