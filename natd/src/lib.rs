@@ -7,5 +7,6 @@ pub mod daemon;
 pub mod engine;
 pub mod io;
 mod order;
+pub mod probe;
 pub mod report;
 pub mod rules;

@@ -24,7 +24,7 @@
 
 pub mod prometheus;
 pub mod reasons;
-mod table;
+pub(crate) mod table;
 pub mod text;
 pub mod units;
 pub mod watch;

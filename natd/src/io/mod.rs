@@ -8,6 +8,7 @@ pub mod files;
 pub mod netlink;
 pub mod nfqueue;
 pub(crate) mod poll;
+pub mod probe;
 pub mod rules;
 pub mod sandbox;
 pub mod signals;
