@@ -15,16 +15,10 @@ use path::{CASES, Path};
 #[test]
 fn every_blocked_path_is_told() {
     let Some(path) = Path::start() else { return };
-    let results: Vec<(String, Vec<String>)> = std::thread::scope(|scope| {
-        let running: Vec<_> = (1..)
-            .zip(CASES)
-            .map(|(number, case)| {
-                let path = &path;
-                scope.spawn(move || path.check(number, case))
-            })
-            .collect();
-        running.into_iter().map(|case| case.join().expect("a case does not panic")).collect()
-    });
+    // strongSwan asks all for cookies, and says nothing of NATs, when many ask at once: two alone first.
+    let (first, rest) = CASES.split_at(2);
+    let mut results = path.check_all(1, first);
+    results.extend(path.check_all(3, rest));
     let wrong: Vec<&String> = results.iter().flat_map(|(_, wrong)| wrong).collect();
     for (text, _) in &results {
         println!("{text}");

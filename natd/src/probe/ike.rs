@@ -406,7 +406,7 @@ mod tests {
         endless.extend([41, 0x20, 34, 0x20, 0, 0, 0, 0, 0, 0, 0, 38]);
         endless.extend([41, 0, 0, 0].repeat(64));
         assert_eq!(answer(&endless).unwrap().notify, None);
-        assert_eq!(answer(&[0x16; 400]), None);
+        assert_eq!(answer(&[0x36; 400]), None);
     }
 
     fn payloads_fit(message: &[u8]) -> bool {

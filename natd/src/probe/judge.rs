@@ -129,11 +129,17 @@ impl Probe {
                 (Verdict::NotTried, "IKE is not answered".into())
             }
             Kind::PptpGre if asked.sent == 0 => (Verdict::NotTried, "it needs a PPTP call".into()),
-            Kind::PptpGre => match self.reach(Kind::Gre) {
-                (Verdict::Lost(hop), note) => (Verdict::Lost(hop), note),
-                (Verdict::Refused, note) => (Verdict::Refused, note),
-                (_, note) => (Verdict::Lost(None), format!("no answer to LCP in either direction; {note}")),
-            },
+            Kind::PptpGre if !asked.done => (Verdict::CannotTell, String::new()),
+            Kind::PptpGre => {
+                let way =
+                    if self.gre_in { "the server's comes in, ours is not answered" } else { "none comes in" };
+                match self.reach(Kind::Gre) {
+                    (verdict @ (Verdict::Lost(_) | Verdict::Refused), note) => {
+                        (verdict, format!("{way}; {note}"))
+                    }
+                    _ => (Verdict::Lost(None), way.to_owned()),
+                }
+            }
             Kind::Ping
             | Kind::Ike500
             | Kind::Ike4500
@@ -221,7 +227,7 @@ impl Probe {
             Nat::Unknown => {}
         }
         if self.server_behind_nat(kind) {
-            note.push_str(", the server is behind a NAT");
+            note.push_str(", the server says that it is behind a NAT itself");
         }
         note
     }
@@ -650,10 +656,11 @@ impl Judge<'_> {
                     self.add(Code::PptpNoReply, Confidence::Low, vpn, vec![fact, other]);
                 }
             }
-            Control::Call(_) if self.silent(Kind::PptpGre) => {
+            Control::Call(_) if probe.of(Kind::PptpGre).sent > 0 && !probe.of(Kind::PptpGre).answered => {
                 let facts = vec![
                     "PPTP's control connection sets a call up".to_owned(),
                     self.sent(Kind::PptpGre),
+                    self.fact(Kind::PptpGre),
                     self.fact(Kind::Gre),
                 ];
                 let lost =

@@ -405,11 +405,7 @@ mod tests {
             ),
             // The last hop before the server says nothing for UDP either.
             (
-                [
-                    &[Tells, Tells, Mute, Answers],
-                    &[Tells, Tells, DropsForward],
-                    &[Tells, Tells, Mute, Silent],
-                ],
+                [&[Tells, Tells, Mute, Answers], &[Tells, Tells, DropsEarly], &[Tells, Tells, Mute, Silent]],
                 [Reach::Server, Reach::Unknown { after: 2 }, Reach::Unknown { after: 2 }],
             ),
             // A mute hop in the middle is no reason to stop.

@@ -116,6 +116,22 @@ pub(super) fn gre_call(packet: &[u8]) -> Option<(u16, u16)> {
     (version & 7 == 1).then_some((reader.u16()?, length))
 }
 
+/// Does PPTP's GRE show that the sender got ours? It acknowledges it (A), or answers LCP's Configure-Request.
+pub(super) fn gre_answers(packet: &[u8]) -> bool {
+    let acknowledges = packet.get(1).is_some_and(|flags| flags & 0x80 != 0);
+    let sequenced = packet.first().is_some_and(|flags| flags & 0x10 != 0);
+    let header = 8 + if sequenced { 4 } else { 0 } + if acknowledges { 4 } else { 0 };
+    let number = packet.get(header - 4..).and_then(|rest| rest.first_chunk().copied());
+    // Before anything came servers acknowledge 2^32 - 1.
+    if acknowledges && number.is_some_and(|number| number != [0xff; 4]) {
+        return true;
+    }
+    // Address and control may be left out (RFC 1661 section 6.6); Ack, Nak or Reject with our identifier.
+    let frame = packet.get(header..).unwrap_or_default();
+    let frame = frame.strip_prefix(&[0xff, 3]).unwrap_or(frame);
+    matches!(frame, [0xc0, 0x21, 2..=4, 1, ..])
+}
+
 /// ESP (RFC 4303 section 2) as nobody can read it.
 pub(super) fn esp(spi: u32, sequence: u32, random: &[u8]) -> Vec<u8> {
     let mut out = Writer::default();
@@ -436,6 +452,20 @@ mod tests {
             assert_eq!((call, usize::from(length)), (9, packet.len() - 12));
         }
         assert_ne!(gre(9, 0, 1)[..8], gre(9, 0, 2)[..8]);
+    }
+
+    #[test]
+    fn a_server_that_speaks_first_has_not_heard_us() {
+        let own = gre(9, 0, 0);
+        assert!(!gre_answers(&own));
+        let mut reject = own.clone();
+        reject[16] = 4;
+        assert!(gre_answers(&reject));
+        assert!(gre_answers(&[0x20, 0x81, 0x88, 0x0b, 0, 0, 0, 9, 0, 0, 0, 0]));
+        assert!(!gre_answers(&[0x30, 0x81, 0x88, 0x0b, 0, 0, 0, 9, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff]));
+        for length in 0..own.len() {
+            assert!(!gre_answers(&own[..length]));
+        }
     }
 
     #[test]

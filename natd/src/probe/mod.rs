@@ -378,6 +378,8 @@ pub struct Probe {
     pub(crate) answers: [Option<ike::Answer>; 2],
     pub(crate) l2tp: Option<L2tpAnswer>,
     pub(crate) invalid_spi: bool,
+    /// PPTP's GRE came in.
+    pub(crate) gre_in: bool,
     told: VecDeque<Kind>,
 }
 
@@ -443,6 +445,7 @@ impl Probe {
             answers: [None; 2],
             l2tp: None,
             invalid_spi: false,
+            gre_in: false,
             told: VecDeque::new(),
         }
     }
@@ -554,7 +557,8 @@ impl Probe {
             self.of_mut(Kind::IkeFragmented).done = true;
         }
         self.of_mut(Kind::WireGuard).done = true;
-        if self.of(Kind::Ping).done && !self.of(Kind::Ping).answered || self.search.done(now) {
+        self.search.expire(now);
+        if self.of(Kind::Ping).done && !self.of(Kind::Ping).answered || self.search.done() {
             self.of_mut(Kind::Mtu).done = true;
         }
         if matches!(self.control, Control::Failed(_)) {
@@ -917,12 +921,14 @@ impl Probe {
 
     fn gre(&mut self, _now: Timestamp, bytes: &[u8]) {
         let ours = messages::gre_call(bytes).is_some_and(|(call, _)| call == self.seed.call);
-        // The server may speak first.
-        if ours && matches!(self.control, Control::Calling | Control::Call(_)) {
-            let asked = self.of_mut(Kind::PptpGre);
-            asked.answered = asked.sent > 0 || asked.answered;
-            asked.done |= asked.answered;
-            if self.of(Kind::PptpGre).answered && self.stepping {
+        if !ours || !matches!(self.control, Control::Calling | Control::Call(_)) {
+            return;
+        }
+        // Servers send LCP of their own accord: it shows the way in, not the way out.
+        self.gre_in = true;
+        if messages::gre_answers(bytes) {
+            self.answered(Kind::PptpGre);
+            if self.stepping {
                 self.ladder.arrived(Lane::Gre, self.ladder.heard() + 1);
             }
         }
@@ -991,7 +997,8 @@ impl Probe {
         let asked = self.of_mut(kind);
         if asked.sent > 0 && !asked.answered {
             asked.said = Some((from, said));
-            asked.done = true;
+            // A server may answer a call before it listens for its GRE.
+            asked.done = kind != Kind::PptpGre;
         }
     }
 

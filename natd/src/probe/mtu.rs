@@ -47,27 +47,30 @@ impl Search {
         }
     }
 
+    /// Gives a ping up that is not answered.
+    pub(super) fn expire(&mut self, now: Timestamp) {
+        // The first may have been lost by chance: it is sent again.
+        let late =
+            |(number, _, sent): &mut (u16, u16, Timestamp)| *number > 1 && now.since(*sent) >= PATIENCE;
+        if let Some((_, size, _)) = self.open.take_if(late) {
+            self.too_big = self.too_big.min(size);
+        }
+    }
+
     /// Is it over?
-    pub(super) fn done(&self, now: Timestamp) -> bool {
-        let open = self.open.is_some_and(|(_, _, sent)| now.since(sent) < PATIENCE);
-        self.too_big <= self.fits + 1 || (!open && self.number >= u16::from(Self::LIMIT))
+    pub(super) fn done(&self) -> bool {
+        self.too_big <= self.fits.saturating_add(1)
+            || (self.open.is_none() && self.number >= u16::from(Self::LIMIT))
     }
 
     /// Is there none on its way?
     pub(super) fn ready(&self, now: Timestamp) -> bool {
-        !self.done(now) && self.open.is_none_or(|(_, _, sent)| now.since(sent) >= PATIENCE)
+        !self.done() && self.open.is_none_or(|(_, _, sent)| now.since(sent) >= PATIENCE)
     }
 
     /// Number and size of the next ping.
     pub(super) fn next(&mut self, now: Timestamp) -> (u16, u16) {
-        if let Some((_, size, _)) = self.open.take() {
-            // The first may have been lost by chance.
-            if self.number == 1 {
-                return self.send(size, now);
-            }
-            self.too_big = self.too_big.min(size);
-        }
-        let size = self.choose();
+        let size = self.open.take().map_or_else(|| self.choose(), |(_, size, _)| size);
         self.send(size, now)
     }
 
@@ -91,7 +94,10 @@ impl Search {
         }
         let usual: Vec<u16> = USUAL.into_iter().filter(|size| inside(*size)).collect();
         let middle = u16::midpoint(self.fits.max(1200.min(self.too_big - 1)), self.too_big);
-        usual.get(usual.len() / 2).copied().unwrap_or(middle.clamp(self.fits + 1, self.too_big - 1))
+        usual
+            .get(usual.len() / 2)
+            .copied()
+            .unwrap_or(middle.clamp(self.fits + 1, (self.too_big - 1).max(self.fits + 1)))
     }
 
     /// A ping was answered.
@@ -129,8 +135,9 @@ mod tests {
     /// Searches a path of `real` bytes whose routers tell or not; answers pings and what was found.
     fn search(top: u16, real: u16, tells: bool) -> (u16, (u16, Option<u16>)) {
         let (mut search, mut now) = (Search::new(top, false), Timestamp::from_secs(5));
-        while !search.done(now) {
+        while !search.done() {
             now = now + Duration::from_secs(1);
+            search.expire(now);
             if !search.ready(now) {
                 continue;
             }
