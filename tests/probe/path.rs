@@ -1,7 +1,7 @@
 //! The path, the servers and the cases.
 
-use std::net::{IpAddr, Ipv4Addr};
-use std::time::Instant;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::{Duration, Instant};
 
 use natd::io::probe::{self, ProbeOptions};
 use serde_json::Value;
@@ -160,7 +160,7 @@ pub const CASES: [Case; 17] = [
         rules: &[(2, EARLY, "ip saddr DEV meta length > 1454 drop")],
         rows: &[("ike-fragmented", "lost", None)],
         notes: &[],
-        codes: &["FRAGMENTS-DROPPED", "MTU-WAN-WRONG"],
+        codes: &["MTU-WAN-WRONG"],
     },
     Case {
         name: "all but TCP 443 at hop 1",
@@ -240,11 +240,64 @@ impl Path {
                 "-www",
             ]),
         ];
+        testkit::wait_for("the path", Duration::from_secs(20), || {
+            lab.d1.run(&["ping", "-n", "-c1", "-W1", &SERVER.to_string()]).success()
+        });
         let path = Self { lab, _charon: charon, _servers: servers };
         for (number, case) in (1..).zip(CASES) {
             path.block(number, case);
         }
         Some(path)
+    }
+
+    /// Gives everything between the first two devices and the server an IPv6 address, and has hop 2 drop the second
+    /// device's ESP.
+    pub fn add_ipv6(&self) {
+        let Lab { router, d1, d2, internet, s2, s3, .. } = &self.lab;
+        for node in [router, internet, s3] {
+            node.sysctl("ipv6/conf/all/forwarding", "1");
+            node.sysctl("ipv6/icmp/ratelimit", "0");
+        }
+        s2.sysctl("ipv6/icmp/ratelimit", "0");
+        for (node, last) in [(d1, "11"), (d2, "12")] {
+            node.ip(&format!(
+                "addr add 2001:db8:1::{last}/64 dev eth0 nodad\n-6 route add default via 2001:db8:1::1\n"
+            ));
+        }
+        router.ip("addr add 2001:db8:1::1/64 dev br-lan nodad\naddr add 2001:db8:2::1/64 dev wan0 nodad\n-6 route add default via 2001:db8:2::2\n");
+        internet.ip("addr add 2001:db8:2::2/64 dev br0 nodad\naddr add 2001:db8:3::1/64 dev ps3 nodad\n-6 route add 2001:db8:1::/64 via 2001:db8:2::1\n-6 route add 2001:db8:4::/64 via 2001:db8:3::3\n");
+        s3.ip("addr add 2001:db8:3::3/64 dev eth0 nodad\naddr add 2001:db8:4::1/64 dev far0 nodad\n-6 route add default via 2001:db8:3::1\n");
+        s2.ip("addr add 2001:db8:4::10/64 dev eth0 nodad\n-6 route add default via 2001:db8:4::1\n");
+        internet.nft("table ip6 six {\n chain c {\n  type filter hook forward priority 0; policy accept;\n  ip6 saddr 2001:db8:1::12 meta l4proto esp drop\n }\n}\n");
+        testkit::wait_for("the path of IPv6", Duration::from_secs(20), || {
+            [d1, d2].iter().all(|node| node.run(&["ping", "-n", "-c1", "-W1", "2001:db8:4::10"]).success())
+        });
+    }
+
+    /// Probes over IPv6 with the first two devices; answers the texts, and what is not as expected.
+    pub fn check_ipv6(&self) -> Vec<(String, Vec<String>)> {
+        let server = IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 4, 0, 0, 0, 0, 0x10));
+        let rows = [("ping", "answers"), ("ike-500", "answers"), ("ike-4500", "answers"), ("mtu", "reaches")];
+        let check = |node: &Node, esp: (&str, Option<u64>)| {
+            let (_, seconds, page) = run(node, server);
+            let seen = |probe: &str| {
+                let rows = page["probes"].as_array().expect("a list");
+                let row = rows.iter().find(|row| row["probe"] == probe).expect("a row for each");
+                (row["result"].as_str().unwrap_or("?").to_owned(), row["after_hop"].as_u64())
+            };
+            let expected = rows.map(|(probe, result)| (probe, (result, None)));
+            let wrong = expected.into_iter().chain([("esp", esp)]).filter_map(|(probe, (result, hop))| {
+                let seen = seen(probe);
+                (seen != (result.to_owned(), hop))
+                    .then(|| format!("IPv6: {probe}: {seen:?}, not {result} {hop:?}"))
+            });
+            (format!("== IPv6, ESP {} ({seconds} s)\n{}", esp.0, table(&page)), wrong.collect())
+        };
+        std::thread::scope(|scope| {
+            let open = scope.spawn(|| check(&self.lab.d1, ("reaches", None)));
+            let blocked = scope.spawn(|| check(&self.lab.d2, ("lost", Some(2))));
+            [open, blocked].map(|case| case.join().expect("a case does not panic")).into()
+        })
     }
 
     fn hop(&self, hop: u8) -> &Node {
@@ -327,7 +380,8 @@ pub fn run(device: &Node, server: IpAddr) -> (bool, u64, Value) {
     (found, start.elapsed().as_secs(), pages[0].clone())
 }
 
-fn table(page: &Value) -> String {
+/// A page as text.
+pub fn table(page: &Value) -> String {
     let rows = page["probes"].as_array().expect("a list");
     let mut text: String = rows
         .iter()

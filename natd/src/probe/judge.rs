@@ -80,11 +80,9 @@ impl Probe {
     pub fn report(&self) -> ProbeReport {
         let rows = Kind::ALL.map(|kind| {
             let (verdict, note) = self.verdict(kind);
-            let sent = match kind {
-                Kind::Esp => self.ladder.sent(Lane::Esp),
-                Kind::Gre => self.ladder.sent(Lane::Gre),
-                _ => self.of(kind).sent,
-            };
+            let lane = if kind == Kind::Gre { Lane::Gre } else { Lane::Esp };
+            let climbs = matches!(kind, Kind::Esp | Kind::Gre);
+            let sent = if climbs { self.ladder.sent(lane) } else { self.of(kind).sent };
             Row { kind, sent, verdict, note }
         });
         let start = self.start.unwrap_or_default();
@@ -157,10 +155,8 @@ impl Probe {
             if asked.unsent {
                 return (Verdict::NotTried, format!("this machine does not send it: {}", because(said)));
             }
-            let verdict = match said {
-                Said::NoPort | Said::NoProtocol if by == self.target.server => Verdict::NotOffered,
-                _ => Verdict::Refused,
-            };
+            let own = by == self.target.server && matches!(said, Said::NoPort | Said::NoProtocol);
+            let verdict = if own { Verdict::NotOffered } else { Verdict::Refused };
             return (verdict, format!("{by}: {}", because(said)));
         }
         if asked.sent == 0 {
@@ -382,10 +378,7 @@ enum Nat {
 }
 
 const fn slot(kind: Kind) -> Slot {
-    match kind {
-        Kind::Ike4500 => Slot::Ike4500,
-        _ => Slot::Ike500,
-    }
+    if matches!(kind, Kind::Ike4500) { Slot::Ike4500 } else { Slot::Ike500 }
 }
 
 const fn because(said: Said) -> &'static str {
@@ -603,7 +596,10 @@ impl Judge<'_> {
         let probe = self.probe;
         let large = probe.of(Kind::IkeLarge);
         let vpn = Some(Vpn::Ike);
-        if self.silent(Kind::IkeFragmented) && large.answered {
+        // Where large packets get lost without a word, so do the fragments, which are as large.
+        let hole = probe.search.teller.is_none() && probe.search.found().1.is_some();
+        let hole = hole && probe.of(Kind::Ping).answered;
+        if self.silent(Kind::IkeFragmented) && large.answered && !hole {
             let facts = vec![
                 format!("IKE in one packet of {LARGE} bytes is answered"),
                 format!("{} of {FRAGMENTED} bytes in fragments are not", probe.of(Kind::IkeFragmented).sent),
@@ -657,7 +653,7 @@ impl Judge<'_> {
                 }
             }
             Control::Call(_) if probe.of(Kind::PptpGre).sent > 0 && !probe.of(Kind::PptpGre).answered => {
-                let facts = vec![
+                let mut facts = vec![
                     "PPTP's control connection sets a call up".to_owned(),
                     self.sent(Kind::PptpGre),
                     self.fact(Kind::PptpGre),
@@ -665,7 +661,12 @@ impl Judge<'_> {
                 ];
                 let lost =
                     matches!(probe.ladder.reach(Lane::Gre), Reach::Lost { .. } | Reach::Refused { .. });
-                let finding = self.add(Code::PptpGreBlocked, Confidence::High, vpn, facts);
+                let nat = [Kind::Ike500, Kind::Ike4500].iter().any(|kind| probe.nat(*kind) == Nat::Address);
+                if nat {
+                    facts.push("a NAT on the way may not know PPTP".to_owned());
+                }
+                let sure = if nat { Confidence::Medium } else { Confidence::High };
+                let finding = self.add(Code::PptpGreBlocked, sure, vpn, facts);
                 if lost {
                     finding.owner = &[Party::Line];
                 }

@@ -192,7 +192,7 @@ fn avp(out: &mut Writer, kind: u16, value: &[u8]) {
 
 /// What an L2TP server says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum L2tpAnswer {
+pub(crate) enum L2tpAnswer {
     /// It opens a tunnel, which it calls this.
     Open { theirs: u16 },
     /// It refuses, with this result code (RFC 2661 section 4.4.2).

@@ -888,10 +888,11 @@ impl Probe {
         self.version.get_or_insert(version);
         let first = !self.of(kind).answered;
         if first {
-            match kind {
-                Kind::Ike500 => self.answers = [Some(answer), self.answers[1]],
-                Kind::Ike4500 => self.answers = [self.answers[0], Some(answer)],
-                _ => {}
+            let [five, four] = &mut self.answers;
+            if kind == Kind::Ike500 {
+                *five = Some(answer);
+            } else if kind == Kind::Ike4500 {
+                *four = Some(answer);
             }
         }
         // With another group it says from where it saw us come. Once.
@@ -903,13 +904,12 @@ impl Probe {
             asked.sent += 1;
             let message = self.message_again(kind);
             self.queue.push_back(Action::Send(message));
-        } else if let (Kind::Ike500, Some(hash)) = (kind, answer.destination_hash) {
-            // The second answer.
-            if let [Some(before), _] = &mut self.answers {
-                before.destination_hash = before.destination_hash.or(Some(hash));
-                before.source_hash = before.source_hash.or(answer.source_hash);
-                before.responder = answer.responder;
-                before.notify = answer.notify;
+        } else if answer.destination_hash.is_some() && matches!(kind, Kind::Ike500 | Kind::Ike4500) {
+            // The answer to that.
+            let [five, four] = &mut self.answers;
+            let before = if kind == Kind::Ike4500 { four } else { five };
+            if let Some(before) = before.as_mut().filter(|before| before.destination_hash.is_none()) {
+                *before = answer;
             }
         }
         self.answered(kind);
@@ -973,10 +973,10 @@ impl Probe {
             }
             Quoted::Udp { from: port, .. } => {
                 let slot = Slot::ALL.into_iter().find(|slot| self.port(*slot) == port);
-                return match slot.and_then(Self::kind_of) {
-                    Some(kind) => self.refused(kind, from, said),
-                    None => (),
-                };
+                if let Some(kind) = slot.and_then(Self::kind_of) {
+                    self.refused(kind, from, said);
+                }
+                return;
             }
             Quoted::Esp { .. } | Quoted::Tcp { .. } | Quoted::Echo { .. } => return,
         };

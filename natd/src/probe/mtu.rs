@@ -12,7 +12,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 
 /// A search, one ping after the other.
 #[derive(Clone, Debug)]
-pub struct Search {
+pub(crate) struct Search {
     /// The interface's.
     top: u16,
     /// Comes through.
