@@ -211,7 +211,8 @@ impl Path {
         let devices = u8::try_from(CASES.len()).expect("a few");
         let lab = Lab::household().nat(Nat::Routed).devices(devices).needs(&needs).start()?;
         let Lab { internet, s2, s3, .. } = &lab;
-        s2.ip("link del eth0\n");
+        // Its link stays: without it the bridge would have another address than its neighbours remember.
+        s2.ip("link set eth0 down\naddr flush dev eth0\nlink set eth0 name old0\n");
         s3.ip(&format!(
             "link add far0 type veth peer name eth0 netns {}\naddr add 192.0.2.1/24 dev far0\nlink set far0 up\n",
             s2.namespace()
