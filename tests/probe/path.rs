@@ -11,11 +11,11 @@ use testkit::vpn::{l2tp, pptp};
 use testkit::{Background, Lab, Nat, Node, address};
 
 /// The server.
-pub const SERVER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 10);
+pub(crate) const SERVER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 10);
 
 /// One way in which a path is blocked.
 #[derive(Clone, Copy, Debug)]
-pub struct Case {
+pub(crate) struct Case {
     /// What is wrong.
     name: &'static str,
     /// Hop, nft hook with its priority, and what is dropped there; `DEV` is the device's address.
@@ -52,7 +52,7 @@ const NAT: &str = "postrouting priority srcnat";
 const OUTPUT: &str = "output priority 0";
 
 /// The cases.
-pub const CASES: [Case; 17] = [
+pub(crate) const CASES: [Case; 17] = [
     Case {
         name: "open",
         rules: &[],
@@ -196,7 +196,7 @@ pub const CASES: [Case; 17] = [
 ];
 
 /// The path with the servers at its end.
-pub struct Path {
+pub(crate) struct Path {
     lab: Lab,
     _charon: Charon,
     _servers: Vec<Background>,
@@ -204,7 +204,7 @@ pub struct Path {
 
 impl Path {
     /// Builds it; `None` when the test is skipped.
-    pub fn start() -> Option<Self> {
+    pub(crate) fn start() -> Option<Self> {
         let needs =
             [&strongswan::PROGRAMS[..], &pptp::PROGRAMS[..], &l2tp::PROGRAMS[..], &openvpn::PROGRAMS[..]]
                 .concat();
@@ -253,7 +253,7 @@ impl Path {
 
     /// Gives everything between the first two devices and the server an IPv6 address, and has hop 2 drop the second
     /// device's ESP.
-    pub fn add_ipv6(&self) {
+    pub(crate) fn add_ipv6(&self) {
         let Lab { router, d1, d2, internet, s2, s3, .. } = &self.lab;
         for node in [router, internet, s3] {
             node.sysctl("ipv6/conf/all/forwarding", "1");
@@ -262,13 +262,13 @@ impl Path {
         s2.sysctl("ipv6/icmp/ratelimit", "0");
         for (node, last) in [(d1, "11"), (d2, "12")] {
             node.ip(&format!(
-                "addr add 2001:db8:1::{last}/64 dev eth0 nodad\n-6 route add default via 2001:db8:1::1\n"
+                "addr add 2001:db8:1::{last}/64 dev eth0 nodad\nroute add default via 2001:db8:1::1\n"
             ));
         }
-        router.ip("addr add 2001:db8:1::1/64 dev br-lan nodad\naddr add 2001:db8:2::1/64 dev wan0 nodad\n-6 route add default via 2001:db8:2::2\n");
-        internet.ip("addr add 2001:db8:2::2/64 dev br0 nodad\naddr add 2001:db8:3::1/64 dev ps3 nodad\n-6 route add 2001:db8:1::/64 via 2001:db8:2::1\n-6 route add 2001:db8:4::/64 via 2001:db8:3::3\n");
-        s3.ip("addr add 2001:db8:3::3/64 dev eth0 nodad\naddr add 2001:db8:4::1/64 dev far0 nodad\n-6 route add default via 2001:db8:3::1\n");
-        s2.ip("addr add 2001:db8:4::10/64 dev eth0 nodad\n-6 route add default via 2001:db8:4::1\n");
+        router.ip("addr add 2001:db8:1::1/64 dev br-lan nodad\naddr add 2001:db8:2::1/64 dev wan0 nodad\nroute add default via 2001:db8:2::2\n");
+        internet.ip("addr add 2001:db8:2::2/64 dev br0 nodad\naddr add 2001:db8:3::1/64 dev ps3 nodad\nroute add 2001:db8:1::/64 via 2001:db8:2::1\nroute add 2001:db8:4::/64 via 2001:db8:3::3\n");
+        s3.ip("addr add 2001:db8:3::3/64 dev eth0 nodad\naddr add 2001:db8:4::1/64 dev far0 nodad\nroute add default via 2001:db8:3::1\n");
+        s2.ip("addr add 2001:db8:4::10/64 dev eth0 nodad\nroute add default via 2001:db8:4::1\n");
         internet.nft("table ip6 six {\n chain c {\n  type filter hook forward priority 0; policy accept;\n  ip6 saddr 2001:db8:1::12 meta l4proto esp drop\n }\n}\n");
         testkit::wait_for("the path of IPv6", Duration::from_secs(20), || {
             [d1, d2].iter().all(|node| node.run(&["ping", "-n", "-c1", "-W1", "2001:db8:4::10"]).success())
@@ -276,7 +276,7 @@ impl Path {
     }
 
     /// Probes over IPv6 with the first two devices; answers the texts, and what is not as expected.
-    pub fn check_ipv6(&self) -> Vec<(String, Vec<String>)> {
+    pub(crate) fn check_ipv6(&self) -> Vec<(String, Vec<String>)> {
         let server = IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 4, 0, 0, 0, 0, 0x10));
         let rows = [("ping", "answers"), ("ike-500", "answers"), ("ike-4500", "answers"), ("mtu", "reaches")];
         let check = |node: &Node, esp: (&str, Option<u64>)| {
@@ -321,7 +321,7 @@ impl Path {
     }
 
     /// Probes with the devices from `first` on at once; for each the text, and what is not as expected.
-    pub fn check_all(&self, first: u8, cases: &[Case]) -> Vec<(String, Vec<String>)> {
+    pub(crate) fn check_all(&self, first: u8, cases: &[Case]) -> Vec<(String, Vec<String>)> {
         std::thread::scope(|scope| {
             let running: Vec<_> = (first..)
                 .zip(cases)
@@ -332,7 +332,7 @@ impl Path {
     }
 
     /// Probes with device `number`; answers the text, and what is not as expected.
-    pub fn check(&self, number: u8, case: Case) -> (String, Vec<String>) {
+    pub(crate) fn check(&self, number: u8, case: Case) -> (String, Vec<String>) {
         let devices = self.lab.devices();
         let (device, _) =
             devices.iter().find(|(_, addr)| *addr == address::device(number)).expect("one for each case");
@@ -368,7 +368,7 @@ impl Path {
 }
 
 /// Probes `server` from `device`: was a problem found, seconds, and the page of JSON.
-pub fn run(device: &Node, server: IpAddr) -> (bool, u64, Value) {
+pub(crate) fn run(device: &Node, server: IpAddr) -> (bool, u64, Value) {
     let options = ProbeOptions { server: server.to_string(), version: None, json: true };
     #[expect(clippy::disallowed_methods, reason = "what is measured is the real time")]
     let start = Instant::now();
@@ -382,7 +382,7 @@ pub fn run(device: &Node, server: IpAddr) -> (bool, u64, Value) {
 }
 
 /// A page as text.
-pub fn table(page: &Value) -> String {
+pub(crate) fn table(page: &Value) -> String {
     let rows = page["probes"].as_array().expect("a list");
     let mut text: String = rows
         .iter()
