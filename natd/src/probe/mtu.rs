@@ -36,6 +36,8 @@ impl Search {
     pub(super) fn new(top: u16, six: bool) -> Self {
         // Every link carries as much (RFC 8200 section 5); of IPv4 it is what was answered before.
         let fits = if six { 1280 } else { 84 };
+        // A loopback's is more than a packet can have.
+        let top = top.min(u16::MAX - 1);
         Self {
             top,
             fits: fits.min(top),
@@ -155,6 +157,19 @@ mod tests {
     fn an_ordinary_line_takes_one_ping() {
         assert_eq!(search(1500, 1500, true), (1, (1500, None)));
         assert_eq!(search(1492, 1500, false), (1, (1492, None)));
+        assert_eq!(search(u16::MAX, u16::MAX, false), (1, (65_534, None)));
+    }
+
+    #[test]
+    fn odd_interfaces_do_no_harm() {
+        for top in [0, 1, 68, 84, 85, 576, 1280, 9000, 65_534, u16::MAX] {
+            for real in [84, 600, 1400, 8999] {
+                for tells in [true, false] {
+                    let (pings, (fits, too_big)) = search(top, real, tells);
+                    assert!(pings <= 10 && fits <= top && too_big.is_none_or(|size| size > fits));
+                }
+            }
+        }
     }
 
     #[test]
