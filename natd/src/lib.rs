@@ -8,6 +8,7 @@ pub mod daemon;
 pub mod engine;
 pub mod io;
 mod order;
+pub mod probe;
 pub mod record;
 pub mod report;
 pub mod rules;

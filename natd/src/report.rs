@@ -25,7 +25,7 @@
 pub mod diagnosis;
 pub mod prometheus;
 pub mod reasons;
-mod table;
+pub(crate) mod table;
 pub mod text;
 pub mod units;
 pub mod watch;

@@ -14,8 +14,9 @@ use nat_core::flow::Protocol;
 
 use crate::config::schema::distance;
 use crate::io::control;
+pub use crate::io::probe::{IpVersion, ProbeOptions};
 pub(super) use help::help;
-pub use vpn::{CaptureOptions, DiagnoseOptions, IpVersion, ProbeOptions};
+pub use vpn::{CaptureOptions, DiagnoseOptions};
 
 /// Where the configuration is unless `--config` says otherwise.
 pub const DEFAULT_CONFIG: &str = "/etc/natd/natd.toml";

@@ -1,6 +1,6 @@
 //! `natd diagnose`, `natd probe` and `natd capture`.
 
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::net::{IpAddr, ToSocketAddrs};
 use std::path::Path;
 use std::time::Duration;
@@ -13,6 +13,7 @@ use super::{ExitCode, Failure, complain, live, with_output};
 use crate::capture_file::Bar;
 use crate::config::Config;
 use crate::io::control::{self, ClientError, PATIENCE, Request};
+use crate::io::probe::ProbeError;
 use crate::io::{clock, files};
 use crate::record::{self, Recorded, Recording};
 use crate::report::diagnosis::{DiagnosisReport, Verdict, text};
@@ -148,8 +149,27 @@ fn capture_file(options: &DiagnoseOptions, file: &Path, out: &mut dyn Write) -> 
 }
 
 /// `natd probe`.
-pub(super) fn probe(_: &ProbeOptions, _: &mut dyn Write) -> Result<ExitCode, Failure> {
-    Err(Failure::Problem("probing is not built yet".into()))
+pub(super) fn probe(options: &ProbeOptions, out: &mut dyn Write) -> Result<ExitCode, Failure> {
+    let shows = std::io::stderr().is_terminal();
+    let mut progress = |line: &str| {
+        if shows {
+            // A terminal that is gone does not matter here.
+            let _ = writeln!(std::io::stderr(), "{line}");
+        }
+    };
+    match crate::io::probe::run(options, out, &mut progress) {
+        Ok(true) => Ok(ExitCode::Problem),
+        Ok(false) => Ok(ExitCode::Fine),
+        Err(ProbeError::Output(error)) => Err(Failure::Output(error)),
+        Err(error @ ProbeError::Permission) => Err(Failure::Permission(error.to_string())),
+        Err(
+            error @ (ProbeError::Argument(_)
+            | ProbeError::Name(..)
+            | ProbeError::Resolver(..)
+            | ProbeError::NoRoute(_)
+            | ProbeError::System(..)),
+        ) => Err(Failure::Problem(error.to_string())),
+    }
 }
 
 /// `natd capture`.

@@ -10,6 +10,7 @@ pub(crate) mod live;
 pub mod netlink;
 pub mod nfqueue;
 pub(crate) mod poll;
+pub mod probe;
 pub mod rules;
 pub mod sandbox;
 #[cfg(feature = "pcap")]

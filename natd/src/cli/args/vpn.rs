@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use super::{CONFIG, Flag, Given, HELP, Invocation, JSON, Operand, SOCKET, Subcommand, Times, WATCH, flag};
 use crate::io::control;
+use crate::io::probe::{IpVersion, ProbeOptions};
 
 /// For `natd diagnose`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,26 +24,6 @@ pub struct DiagnoseOptions {
     pub json: bool,
     /// Renew it every second.
     pub watch: bool,
-}
-
-/// For `natd probe`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ProbeOptions {
-    /// Name or address of the server.
-    pub server: String,
-    /// Over this version of IP only.
-    pub version: Option<IpVersion>,
-    /// JSON instead of a table.
-    pub json: bool,
-}
-
-/// A version of the Internet Protocol.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum IpVersion {
-    /// IPv4.
-    V4,
-    /// IPv6.
-    V6,
 }
 
 /// For `natd capture`.

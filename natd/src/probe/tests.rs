@@ -1,0 +1,301 @@
+//! A server behind three routers in a few lines, and what the probe makes of it.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+
+use super::*;
+
+const SERVER: IpAddr = IpAddr::V4(Ipv4Addr::new(198, 51, 100, 10));
+const LOCAL: IpAddr = IpAddr::V4(Ipv4Addr::new(203, 0, 113, 5));
+/// The server's hop.
+const HOPS: u8 = 4;
+
+/// What a server does, and a path with it.
+#[derive(Clone, Copy)]
+struct World {
+    /// UDP ports that are answered.
+    udp: &'static [u16],
+    /// Does TCP connect?
+    tcp: bool,
+    /// Is GRE answered?
+    gre: bool,
+    fragments: bool,
+    /// As which address the server sees us.
+    seen_as: IpAddr,
+    ping: bool,
+    /// Does the path say anything?
+    routers: bool,
+    /// Does it answer other groups than 19?
+    any_group: bool,
+}
+
+const OPEN: World = World {
+    udp: &[500, 4500, 1701, 1194],
+    tcp: true,
+    gre: true,
+    fragments: true,
+    seen_as: LOCAL,
+    ping: true,
+    routers: true,
+    any_group: true,
+};
+const SILENT: World =
+    World { udp: &[], tcp: false, gre: false, fragments: false, ping: false, routers: false, ..OPEN };
+
+/// What was done, and when.
+struct Run {
+    report: ProbeReport,
+    packets: Vec<(Timestamp, Outgoing)>,
+    connections: usize,
+}
+
+impl Run {
+    fn of(world: World) -> Self {
+        let target = Target {
+            name: Some("vpn.example".to_owned()),
+            server: SERVER,
+            local: LOCAL,
+            mtu: 1500,
+            routes: false,
+            ports: [40_000, 40_001, 40_002, 40_003, 40_004, 40_005, 40_006],
+        };
+        let mut probe = Probe::new(target, [5; 16]);
+        let (mut now, mut packets, mut connections) = (Timestamp::from_secs(1000), Vec::new(), 0);
+        loop {
+            match probe.poll(now) {
+                Action::Send(packet) => {
+                    world.answer(now, &packet, &mut probe);
+                    packets.push((now, packet));
+                }
+                Action::Connect(service) => {
+                    connections += 1;
+                    if world.tcp {
+                        probe.connected(now, service);
+                    }
+                }
+                Action::Write(Service::Tls, _) => probe.received(now, Service::Tls, &[22, 3, 3, 0, 0]),
+                Action::Write(Service::Pptp, bytes) => {
+                    let kind = bytes[9];
+                    let mut reply = bytes.clone();
+                    match kind {
+                        1 => (reply[9], reply[14]) = (2, 1),
+                        7 => {
+                            reply.truncate(32);
+                            (reply[0], reply[1], reply[9], reply[16]) = (0, 32, 8, 1);
+                        }
+                        _ => continue,
+                    }
+                    probe.received(now, Service::Pptp, &reply);
+                }
+                Action::Close(_) => {}
+                Action::Wait(until) => {
+                    assert!(until > now);
+                    now = until;
+                }
+                Action::Done => break,
+            }
+        }
+        Self { report: probe.report(), packets, connections }
+    }
+
+    fn codes(&self) -> Vec<&'static str> {
+        self.report.findings.iter().map(|finding| finding.code.name()).collect()
+    }
+
+    fn row(&self, kind: Kind) -> (Verdict, &str) {
+        let row = self.report.rows.iter().find(|row| row.kind == kind).unwrap();
+        (row.verdict, &row.note)
+    }
+}
+
+impl World {
+    fn answer(&self, now: Timestamp, packet: &Outgoing, probe: &mut Probe) {
+        let number = match packet.carrier {
+            Carrier::Udp(..) => 17,
+            Carrier::Esp => 50,
+            Carrier::Gre => 47,
+            Carrier::Icmp => 1,
+        };
+        let mut head = Vec::new();
+        let (mut from, mut port) = (0, 0);
+        if let Carrier::Udp(slot, to) = packet.carrier {
+            (from, port) = (probe.port(slot), to);
+            head.extend(from.to_be_bytes());
+            head.extend(to.to_be_bytes());
+            head.extend(u16::try_from(packet.bytes.len() + 8).unwrap().to_be_bytes());
+            head.extend([0, 0]);
+        }
+        let whole = [&head[..], &packet.bytes].concat();
+        if let Some(hop) = packet.hops.filter(|hop| *hop < HOPS) {
+            if self.routers {
+                let mut error = vec![11, 0, 0, 0, 0, 0, 0, 0, 0x45, 0, 0, 0, 0, 0, 0, 0, 1, number, 0, 0];
+                error.extend([203, 0, 113, 5, 198, 51, 100, 10]);
+                error.extend(&whole[..8]);
+                probe.packet(now, [10, 0, 0, hop].into(), 1, &error);
+            }
+            return;
+        }
+        if packet.cutting == Cutting::Allowed && whole.len() > 1480 && !self.fragments {
+            return;
+        }
+        let reply = match packet.carrier {
+            Carrier::Udp(_, port) if !self.udp.contains(&port) => return,
+            Carrier::Udp(_, port @ (500 | 4500)) => {
+                let marker = if port == 4500 { 4 } else { 0 };
+                [&vec![0; marker][..], &self.ike(from, port, &packet.bytes[marker..])].concat()
+            }
+            Carrier::Udp(_, 1701) => {
+                let mut reply = packet.bytes.clone();
+                reply[19] = 2;
+                reply
+            }
+            Carrier::Udp(..) => [&[0x40], &packet.bytes[1..]].concat(),
+            Carrier::Gre if self.gre => {
+                let call = probe.seed.call;
+                let mut reply = messages::gre(call, 0, 0);
+                // Configure-Reject.
+                reply[16] = 4;
+                return probe.packet(now, SERVER, 47, &reply);
+            }
+            Carrier::Icmp if self.ping => {
+                let reply = [&[0], &packet.bytes[1..]].concat();
+                return probe.packet(now, SERVER, 1, &reply);
+            }
+            Carrier::Esp | Carrier::Gre | Carrier::Icmp => return,
+        };
+        let mut datagram = [port.to_be_bytes(), from.to_be_bytes()].concat();
+        datagram.extend([0; 4]);
+        datagram.extend(reply);
+        probe.packet(now, SERVER, 17, &datagram);
+    }
+
+    fn ike(&self, from: u16, port: u16, message: &[u8]) -> Vec<u8> {
+        let spi: [u8; 8] = message[..8].try_into().unwrap();
+        let mut out = bytes::Writer::default();
+        out.put(&spi);
+        out.put(&[9; 8]);
+        out.put(&[41, 0x20, 34, 0x20, 0, 0, 0, 0, 0, 0, 0, 0]);
+        if !self.any_group && !message.windows(6).any(|at| at == [0, 72, 0, 19, 0, 0]) {
+            out.put(&[0, 0, 0, 10, 0, 0, 0, 17, 0, 19]);
+            return out.0;
+        }
+        for (next, kind, hash) in [
+            (41, 4, ike::nat_hash(spi, [9; 8], SERVER, port)),
+            (0, 5, ike::nat_hash(spi, [9; 8], self.seen_as, from)),
+        ] {
+            out.put(&[next, 0, 0, 28, 0, 0, 0x40, kind]);
+            out.put(&hash);
+        }
+        out.0
+    }
+}
+
+#[test]
+fn an_open_path_gives_no_finding_and_takes_few_packets() {
+    let run = Run::of(OPEN);
+    assert_eq!(run.codes(), [""; 0]);
+    for kind in [Kind::Ping, Kind::Ike500, Kind::Ike4500, Kind::IkeLarge, Kind::IkeFragmented] {
+        assert_eq!(run.row(kind).0, Verdict::Answers, "{kind:?}");
+    }
+    assert_eq!(run.row(Kind::Ike500).1, "IKEv2, no NAT on the way");
+    assert_eq!(run.row(Kind::PptpGre), (Verdict::Answers, "both ways"));
+    assert_eq!(run.row(Kind::L2tp), (Verdict::Answers, "opens a tunnel without IPsec"));
+    assert_eq!(run.row(Kind::Esp).0, Verdict::Reaches);
+    assert!(run.report.end.since(run.report.start) < Duration::from_secs(40));
+    let usual =
+        run.report.rows.iter().filter(|row| !matches!(row.kind, Kind::Esp | Kind::WireGuard | Kind::Gre));
+    assert!(usual.clone().all(|row| row.sent == 1), "{:?}", run.report.rows);
+}
+
+#[test]
+fn the_limits_hold_whatever_the_path_does() {
+    for world in [OPEN, SILENT, World { gre: false, ..OPEN }, World { routers: true, ..SILENT }] {
+        let run = Run::of(world);
+        let took = run.report.end.since(run.report.start);
+        assert!(took < Duration::from_secs(75), "{took:?}");
+        assert_eq!(run.connections, 2);
+        let (ladder, usual): (Vec<_>, Vec<_>) =
+            run.packets.iter().partition(|(_, packet)| packet.hops.is_some());
+        let apart = |list: &[&(Timestamp, Outgoing)], gap: u64| {
+            list.windows(2).all(|two| two[1].0.since(two[0].0) >= Duration::from_millis(gap))
+        };
+        assert!(apart(&ladder, 333), "the ladder");
+        // L2TP's farewell goes with the answer.
+        let asking: Vec<_> =
+            usual.iter().copied().filter(|(_, packet)| packet.bytes.get(19) != Some(&4)).collect();
+        assert!(apart(&asking, 999), "one a second");
+        let mut counts = BTreeMap::new();
+        for row in &run.report.rows {
+            *counts.entry(row.kind.key()).or_insert(0) += row.sent;
+        }
+        assert!(
+            counts.iter().all(|(key, sent)| *sent <= if matches!(*key, "esp" | "gre") { 16 } else { 10 })
+        );
+    }
+}
+
+#[test]
+fn silence_is_not_put_down_to_the_line_alone() {
+    let run = Run::of(SILENT);
+    assert_eq!(run.codes(), ["SERVER-DOWN"]);
+    let finding = &run.report.findings[0];
+    assert_eq!(finding.confidence, diagnosis::Confidence::Low);
+    assert_eq!(finding.owner, [diagnosis::Party::Server, diagnosis::Party::Line]);
+}
+
+#[test]
+fn one_port_that_is_silent_is_named() {
+    let run = Run::of(World { udp: &[4500], ..OPEN });
+    assert_eq!(run.codes(), ["IKE-500-NO-REPLY"]);
+    let run = Run::of(World { udp: &[500], ..OPEN });
+    assert_eq!(run.codes(), ["IKE-4500-NO-REPLY"]);
+    assert_eq!(run.row(Kind::L2tp).0, Verdict::CannotTell);
+    let run = Run::of(World { fragments: false, ..OPEN });
+    assert_eq!(run.codes(), ["FRAGMENTS-DROPPED"]);
+    let run = Run::of(World { gre: false, ..OPEN });
+    assert_eq!(run.codes(), ["PPTP-GRE-BLOCKED-OUT-OR-IN"]);
+    let run = Run::of(World { tcp: true, routers: true, ..SILENT });
+    assert_eq!(run.codes(), ["PPTP-GRE-BLOCKED-OUT-OR-IN"]);
+}
+
+#[test]
+fn a_nat_on_the_way_shows_in_the_answer() {
+    let other = World { seen_as: [192, 0, 2, 77].into(), ..OPEN };
+    let run = Run::of(other);
+    assert_eq!(run.codes(), ["CGNAT"]);
+    assert_eq!(run.row(Kind::Ike500).1, "IKEv2, a NAT on the way");
+    let run = Run::of(World { any_group: false, ..other });
+    assert_eq!(run.codes(), ["CGNAT"], "{:?}", run.report.rows);
+}
+
+#[test]
+fn what_strangers_send_is_no_answer() {
+    let mut probe = Probe::new(
+        Target {
+            name: None,
+            server: SERVER,
+            local: LOCAL,
+            mtu: 1500,
+            routes: false,
+            ports: [1, 2, 3, 4, 5, 6, 7],
+        },
+        [1; 16],
+    );
+    let now = Timestamp::from_secs(1);
+    probe.poll(now);
+    let mut noise = 1u32;
+    for length in 0..600 {
+        let bytes: Vec<u8> = (0..length)
+            .map(|_| {
+                noise = noise.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                noise.to_be_bytes()[0]
+            })
+            .collect();
+        for protocol in [1, 17, 47, 50, 58] {
+            probe.packet(now, SERVER, protocol, &bytes);
+            probe.packet(now, LOCAL, protocol, &bytes);
+        }
+        probe.received(now, Service::Pptp, &bytes);
+    }
+    assert!(probe.report().rows.iter().all(|row| row.verdict != Verdict::Answers));
+}

@@ -1,0 +1,404 @@
+//! The path, the servers and the cases.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::{Duration, Instant};
+
+use natd::io::probe::{self, ProbeOptions};
+use serde_json::Value;
+use testkit::vpn::openvpn::{self, Pki};
+use testkit::vpn::strongswan::{self, Charon};
+use testkit::vpn::{l2tp, pptp};
+use testkit::{Background, Lab, Nat, Node, address};
+
+/// The server.
+pub(crate) const SERVER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 10);
+
+/// One way in which a path is blocked.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Case {
+    /// What is wrong.
+    name: &'static str,
+    /// Hop, nft hook with its priority, and what is dropped there; `DEV` is the device's address.
+    rules: &'static [(u8, &'static str, &'static str)],
+    /// Rows that differ from [`OPEN`], as in JSON: probe, result and hop.
+    rows: &'static [(&'static str, &'static str, Option<u8>)],
+    /// Parts of notes.
+    notes: &'static [(&'static str, &'static str)],
+    /// The findings.
+    codes: &'static [&'static str],
+}
+
+/// What a path with nothing blocked shows.
+const OPEN: [(&str, &str, Option<u8>); 14] = [
+    ("ping", "answers", None),
+    ("ike-500", "answers", None),
+    ("ike-4500", "answers", None),
+    ("ike-large", "answers", None),
+    ("ike-fragmented", "answers", None),
+    ("esp", "reaches", None),
+    ("gre", "reaches", None),
+    ("pptp", "answers", None),
+    ("pptp-gre", "answers", None),
+    ("l2tp", "answers", None),
+    ("openvpn", "answers", None),
+    ("wireguard", "cannot be told", None),
+    ("tls", "answers", None),
+    ("mtu", "reaches", None),
+];
+
+const FORWARD: &str = "forward priority 0";
+const EARLY: &str = "prerouting priority -300";
+const NAT: &str = "postrouting priority srcnat";
+const OUTPUT: &str = "output priority 0";
+
+/// The cases.
+pub(crate) const CASES: [Case; 17] = [
+    Case {
+        name: "open",
+        rules: &[],
+        rows: &[],
+        notes: &[("ike-500", "no NAT"), ("ike-4500", "no NAT")],
+        codes: &[],
+    },
+    Case {
+        name: "behind a NAT",
+        rules: &[(1, NAT, "ip saddr DEV masquerade")],
+        rows: &[("pptp-gre", "lost", None)],
+        notes: &[("ike-500", "a NAT on the way"), ("ike-4500", "a NAT on the way")],
+        // The kernel's NAT does not know PPTP.
+        codes: &["PPTP-GRE-BLOCKED-OUT-OR-IN"],
+    },
+    Case {
+        name: "UDP 500 at hop 2",
+        rules: &[(2, FORWARD, "ip saddr DEV udp dport 500 drop")],
+        rows: &[("ike-500", "lost", Some(2))],
+        notes: &[],
+        codes: &["IKE-500-NO-REPLY"],
+    },
+    Case {
+        name: "answers from UDP 500 at hop 2",
+        rules: &[(2, FORWARD, "ip daddr DEV udp sport 500 drop")],
+        rows: &[("ike-500", "cannot be told", None)],
+        notes: &[],
+        codes: &["IKE-500-NO-REPLY"],
+    },
+    Case {
+        name: "UDP 4500 at hop 2",
+        rules: &[(2, FORWARD, "ip saddr DEV udp dport 4500 drop")],
+        rows: &[("ike-4500", "lost", None)],
+        notes: &[],
+        codes: &["IKE-4500-NO-REPLY"],
+    },
+    Case {
+        name: "ESP when hop 2 forwards",
+        rules: &[(2, FORWARD, "ip saddr DEV ip protocol esp drop")],
+        rows: &[("esp", "lost", Some(2))],
+        notes: &[],
+        codes: &["IPSEC-ESP-NO-RETURN"],
+    },
+    Case {
+        name: "ESP as it comes to hop 2",
+        rules: &[(2, EARLY, "ip saddr DEV ip protocol esp drop")],
+        rows: &[("esp", "lost", Some(1))],
+        notes: &[],
+        codes: &["IPSEC-ESP-NO-RETURN"],
+    },
+    Case {
+        name: "ESP as it comes to hop 1",
+        rules: &[(1, EARLY, "ip saddr DEV ip protocol esp drop")],
+        rows: &[("esp", "lost", Some(0))],
+        notes: &[],
+        codes: &["IPSEC-ESP-NO-RETURN"],
+    },
+    Case {
+        name: "ESP as it comes to hop 3, which is silent",
+        rules: &[
+            (3, EARLY, "ip saddr DEV ip protocol esp drop"),
+            (3, OUTPUT, "ip daddr DEV icmp type time-exceeded drop"),
+        ],
+        rows: &[("esp", "cannot be told", None)],
+        notes: &[],
+        codes: &[],
+    },
+    Case {
+        name: "GRE at hop 2",
+        rules: &[(2, FORWARD, "ip saddr DEV ip protocol gre drop")],
+        rows: &[("gre", "lost", Some(2)), ("pptp-gre", "lost", Some(2))],
+        notes: &[],
+        codes: &["PPTP-GRE-BLOCKED-OUT-OR-IN"],
+    },
+    Case {
+        name: "GRE to the device at hop 2",
+        rules: &[(2, FORWARD, "ip daddr DEV ip protocol gre drop")],
+        rows: &[("pptp-gre", "lost", None)],
+        notes: &[],
+        codes: &["PPTP-GRE-BLOCKED-OUT-OR-IN"],
+    },
+    Case {
+        name: "TCP 1723 at hop 2",
+        rules: &[(2, FORWARD, "ip saddr DEV tcp dport 1723 drop")],
+        rows: &[("pptp", "cannot be told", None), ("pptp-gre", "not tried", None)],
+        notes: &[],
+        codes: &[],
+    },
+    Case {
+        name: "UDP 1701 and 1194 at hop 2",
+        rules: &[(2, FORWARD, "ip saddr DEV udp dport { 1701, 1194 } drop")],
+        rows: &[("l2tp", "cannot be told", None), ("openvpn", "cannot be told", None)],
+        notes: &[],
+        codes: &[],
+    },
+    Case {
+        name: "fragments at hop 2",
+        rules: &[(2, EARLY, "ip saddr DEV ip frag-off & 0x3fff != 0 drop")],
+        rows: &[("ike-fragmented", "lost", None)],
+        notes: &[],
+        codes: &["FRAGMENTS-DROPPED"],
+    },
+    Case {
+        name: "large packets at hop 2, without a word",
+        rules: &[(2, EARLY, "ip saddr DEV meta length > 1454 drop")],
+        rows: &[("ike-fragmented", "lost", None)],
+        notes: &[],
+        codes: &["MTU-WAN-WRONG"],
+    },
+    Case {
+        name: "all but TCP 443 at hop 1",
+        rules: &[(1, FORWARD, "ip saddr DEV tcp dport != 443 drop\n  ip saddr DEV ip protocol != tcp drop")],
+        rows: &[
+            ("ping", "cannot be told", None),
+            ("ike-500", "cannot be told", None),
+            ("ike-4500", "cannot be told", None),
+            ("ike-large", "not tried", None),
+            ("ike-fragmented", "not tried", None),
+            ("esp", "cannot be told", None),
+            ("gre", "cannot be told", None),
+            ("pptp", "cannot be told", None),
+            ("pptp-gre", "not tried", None),
+            ("l2tp", "cannot be told", None),
+            ("openvpn", "cannot be told", None),
+            ("mtu", "cannot be told", None),
+        ],
+        notes: &[],
+        codes: &["ONLY-443"],
+    },
+    Case {
+        name: "UDP 500 refused at hop 2, TCP 443 dropped",
+        rules: &[(
+            2,
+            FORWARD,
+            "ip saddr DEV udp dport 500 reject with icmp type admin-prohibited\n  ip saddr DEV tcp dport 443 drop",
+        )],
+        rows: &[("ike-500", "refused on the way", None), ("tls", "cannot be told", None)],
+        notes: &[],
+        codes: &["IKE-500-ADMIN"],
+    },
+];
+
+/// The path with the servers at its end.
+pub(crate) struct Path {
+    lab: Lab,
+    _charon: Charon,
+    _servers: Vec<Background>,
+}
+
+impl Path {
+    /// Builds it; `None` when the test is skipped.
+    pub(crate) fn start() -> Option<Self> {
+        let needs =
+            [&strongswan::PROGRAMS[..], &pptp::PROGRAMS[..], &l2tp::PROGRAMS[..], &openvpn::PROGRAMS[..]]
+                .concat();
+        let devices = u8::try_from(CASES.len()).expect("a few");
+        let lab = Lab::household().nat(Nat::Routed).devices(devices).needs(&needs).start()?;
+        let Lab { internet, s2, s3, .. } = &lab;
+        // Its link stays: without it the bridge would have another address than its neighbours remember.
+        s2.ip("link set eth0 down\naddr flush dev eth0\nlink set eth0 name old0\n");
+        s3.ip(&format!(
+            "link add far0 type veth peer name eth0 netns {}\naddr add 192.0.2.1/24 dev far0\nlink set far0 up\n",
+            s2.namespace()
+        ));
+        s3.sysctl("ipv4/ip_forward", "1");
+        s3.sysctl("ipv4/icmp_ratelimit", "0");
+        s2.sysctl("ipv4/icmp_ratelimit", "0");
+        s2.ip(&format!("addr add {SERVER}/24 dev eth0\nlink set eth0 up\nroute add default via 192.0.2.1\n"));
+        internet.ip(&format!("route add 192.0.2.0/24 via {}\n", address::S3));
+        let pki = Pki::make(&lab);
+        let charon = strongswan::server(&lab, s2, SERVER);
+        let keys = |what: &str| lab.dir().join(format!("pki/server.{what}")).to_string_lossy().into_owned();
+        let servers = vec![
+            pptp::server(&lab, s2, SERVER),
+            l2tp::server(&lab, s2, SERVER),
+            openvpn::server(s2, &pki, SERVER),
+            s2.spawn(&[
+                "openssl",
+                "s_server",
+                "-accept",
+                "443",
+                "-cert",
+                &keys("crt"),
+                "-key",
+                &keys("key"),
+                "-www",
+            ]),
+        ];
+        testkit::wait_for("the path", Duration::from_secs(20), || {
+            lab.d1.run(&["ping", "-n", "-c1", "-W1", &SERVER.to_string()]).success()
+        });
+        let path = Self { lab, _charon: charon, _servers: servers };
+        for (number, case) in (1..).zip(CASES) {
+            path.block(number, case);
+        }
+        Some(path)
+    }
+
+    /// Gives everything between the first two devices and the server an IPv6 address, and has hop 2 drop the second
+    /// device's ESP.
+    pub(crate) fn add_ipv6(&self) {
+        let Lab { router, d1, d2, internet, s2, s3, .. } = &self.lab;
+        for node in [router, internet, s3] {
+            node.sysctl("ipv6/conf/all/forwarding", "1");
+            node.sysctl("ipv6/icmp/ratelimit", "0");
+        }
+        s2.sysctl("ipv6/icmp/ratelimit", "0");
+        for (node, last) in [(d1, "11"), (d2, "12")] {
+            node.ip(&format!(
+                "addr add 2001:db8:1::{last}/64 dev eth0 nodad\nroute add default via 2001:db8:1::1\n"
+            ));
+        }
+        router.ip("addr add 2001:db8:1::1/64 dev br-lan nodad\naddr add 2001:db8:2::1/64 dev wan0 nodad\nroute add default via 2001:db8:2::2\n");
+        internet.ip("addr add 2001:db8:2::2/64 dev br0 nodad\naddr add 2001:db8:3::1/64 dev ps3 nodad\nroute add 2001:db8:1::/64 via 2001:db8:2::1\nroute add 2001:db8:4::/64 via 2001:db8:3::3\n");
+        s3.ip("addr add 2001:db8:3::3/64 dev eth0 nodad\naddr add 2001:db8:4::1/64 dev far0 nodad\nroute add default via 2001:db8:3::1\n");
+        s2.ip("addr add 2001:db8:4::10/64 dev eth0 nodad\nroute add default via 2001:db8:4::1\n");
+        internet.nft("table ip6 six {\n chain c {\n  type filter hook forward priority 0; policy accept;\n  ip6 saddr 2001:db8:1::12 meta l4proto esp drop\n }\n}\n");
+        testkit::wait_for("the path of IPv6", Duration::from_secs(20), || {
+            [d1, d2].iter().all(|node| node.run(&["ping", "-n", "-c1", "-W1", "2001:db8:4::10"]).success())
+        });
+    }
+
+    /// Probes over IPv6 with the first two devices; answers the texts, and what is not as expected.
+    pub(crate) fn check_ipv6(&self) -> Vec<(String, Vec<String>)> {
+        let server = IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 4, 0, 0, 0, 0, 0x10));
+        let rows = [("ping", "answers"), ("ike-500", "answers"), ("ike-4500", "answers"), ("mtu", "reaches")];
+        let check = |node: &Node, esp: (&str, Option<u64>)| {
+            let (_, seconds, page) = run(node, server);
+            let seen = |probe: &str| {
+                let rows = page["probes"].as_array().expect("a list");
+                let row = rows.iter().find(|row| row["probe"] == probe).expect("a row for each");
+                (row["result"].as_str().unwrap_or("?").to_owned(), row["after_hop"].as_u64())
+            };
+            let expected = rows.map(|(probe, result)| (probe, (result, None)));
+            let wrong = expected.into_iter().chain([("esp", esp)]).filter_map(|(probe, (result, hop))| {
+                let seen = seen(probe);
+                (seen != (result.to_owned(), hop))
+                    .then(|| format!("IPv6: {probe}: {seen:?}, not {result} {hop:?}"))
+            });
+            (format!("== IPv6, ESP {} ({seconds} s)\n{}", esp.0, table(&page)), wrong.collect())
+        };
+        std::thread::scope(|scope| {
+            let open = scope.spawn(|| check(&self.lab.d1, ("reaches", None)));
+            let blocked = scope.spawn(|| check(&self.lab.d2, ("lost", Some(2))));
+            [open, blocked].map(|case| case.join().expect("a case does not panic")).into()
+        })
+    }
+
+    fn hop(&self, hop: u8) -> &Node {
+        match hop {
+            1 => &self.lab.router,
+            2 => &self.lab.internet,
+            _ => &self.lab.s3,
+        }
+    }
+
+    fn block(&self, number: u8, case: Case) {
+        let device = address::device(number).to_string();
+        for (place, (hop, hook, rule)) in case.rules.iter().enumerate() {
+            let kind = if *hook == NAT { "nat" } else { "filter" };
+            self.hop(*hop).nft(&format!(
+                "table ip case{number}x{place} {{\n chain c {{\n  type {kind} hook {hook}; policy accept;\n  {}\n }}\n}}\n",
+                rule.replace("DEV", &device)
+            ));
+        }
+    }
+
+    /// Probes with the devices from `first` on at once; for each the text, and what is not as expected.
+    pub(crate) fn check_all(&self, first: u8, cases: &[Case]) -> Vec<(String, Vec<String>)> {
+        std::thread::scope(|scope| {
+            let running: Vec<_> = (first..)
+                .zip(cases)
+                .map(|(number, case)| scope.spawn(move || self.check(number, *case)))
+                .collect();
+            running.into_iter().map(|case| case.join().expect("a case does not panic")).collect()
+        })
+    }
+
+    /// Probes with device `number`; answers the text, and what is not as expected.
+    pub(crate) fn check(&self, number: u8, case: Case) -> (String, Vec<String>) {
+        let devices = self.lab.devices();
+        let (device, _) =
+            devices.iter().find(|(_, addr)| *addr == address::device(number)).expect("one for each case");
+        let (found, seconds, page) = run(device, SERVER.into());
+        let mut wrong = Vec::new();
+        for (probe, result, hop) in OPEN {
+            let expected =
+                case.rows.iter().find(|row| row.0 == probe).map_or((result, hop), |row| (row.1, row.2));
+            let rows = page["probes"].as_array().expect("a list");
+            let row = rows.iter().find(|row| row["probe"] == probe).expect("a row for each");
+            let seen = (row["result"].as_str().unwrap_or("?"), row["after_hop"].as_u64());
+            let note = row["note"].as_str().unwrap_or("?");
+            if case.notes.iter().any(|(kind, part)| *kind == probe && !note.contains(part)) {
+                wrong.push(format!("{}: {row}, not {:?}", case.name, case.notes));
+            }
+            if seen != (expected.0, expected.1.map(u64::from)) {
+                wrong.push(format!("{}: {probe}: {row}, not {expected:?}", case.name));
+            }
+        }
+        let findings = page["findings"].as_array().expect("a list");
+        let codes: Vec<&str> = findings.iter().filter_map(|finding| finding["code"].as_str()).collect();
+        if codes != case.codes {
+            wrong.push(format!("{}: {codes:?}, not {:?}: {findings:#?}", case.name, case.codes));
+        }
+        if found == case.codes.is_empty() {
+            wrong.push(format!("{}: a problem: {found}", case.name));
+        }
+        if seconds > 75 {
+            wrong.push(format!("{}: it takes {seconds} s", case.name));
+        }
+        (format!("== {} ({seconds} s)\n{}", case.name, table(&page)), wrong)
+    }
+}
+
+/// Probes `server` from `device`: was a problem found, seconds, and the page of JSON.
+pub(crate) fn run(device: &Node, server: IpAddr) -> (bool, u64, Value) {
+    let options = ProbeOptions { server: server.to_string(), version: None, json: true };
+    #[expect(clippy::disallowed_methods, reason = "what is measured is the real time")]
+    let start = Instant::now();
+    let (found, out) = device.enter(|| {
+        let mut out = Vec::new();
+        let found = probe::run(&options, &mut out, &mut |_| ());
+        (found.unwrap_or_else(|error| panic!("{error}")), out)
+    });
+    let pages: Value = serde_json::from_slice(&out).expect("it is JSON");
+    (found, start.elapsed().as_secs(), pages[0].clone())
+}
+
+/// A page as text.
+pub(crate) fn table(page: &Value) -> String {
+    let rows = page["probes"].as_array().expect("a list");
+    let mut text: String = rows
+        .iter()
+        .map(|row| {
+            format!(
+                "{:<15} {:>2}  {:<18} {:<4} {}\n",
+                row["probe"].as_str().unwrap_or("?"),
+                row["sent"].to_string(),
+                row["result"].as_str().unwrap_or("?"),
+                row["after_hop"].to_string(),
+                row["note"].as_str().unwrap_or("?")
+            )
+        })
+        .collect();
+    for finding in page["findings"].as_array().expect("a list") {
+        text.push_str(&format!("{} {} {}\n", finding["code"], finding["confidence"], finding["owner"]));
+    }
+    text
+}
