@@ -12,7 +12,7 @@ use crate::report::table::{Edge, Table};
 /// What became of a kind of packet, for people.
 pub fn result(verdict: Verdict) -> String {
     match verdict {
-        Verdict::Lost(Some(0)) => "lost before the first hop".to_owned(),
+        Verdict::Lost(Some(0)) => "lost at or just after this machine".to_owned(),
         Verdict::Lost(Some(hop)) => format!("lost at or just after hop {hop}"),
         Verdict::Lost(None) => "lost, hop unknown".to_owned(),
         Verdict::ReachesHop(0) => "cannot be told".to_owned(),
