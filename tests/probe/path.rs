@@ -52,7 +52,7 @@ const NAT: &str = "postrouting priority srcnat";
 const OUTPUT: &str = "output priority 0";
 
 /// The cases.
-pub(crate) const CASES: [Case; 17] = [
+pub(crate) const CASES: [Case; 18] = [
     Case {
         name: "open",
         rules: &[],
@@ -117,6 +117,13 @@ pub(crate) const CASES: [Case; 17] = [
             (3, OUTPUT, "ip daddr DEV icmp type time-exceeded drop"),
         ],
         rows: &[("esp", "cannot be told", None)],
+        notes: &[],
+        codes: &[],
+    },
+    Case {
+        name: "ESP when hop 3 forwards, the last before the server",
+        rules: &[(3, FORWARD, "ip saddr DEV ip protocol esp drop")],
+        rows: &[("esp", "reaches the last hop", Some(3))],
         notes: &[],
         codes: &[],
     },

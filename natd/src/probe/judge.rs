@@ -18,6 +18,8 @@ pub enum Verdict {
     Answers,
     /// It comes through, as far as anything does.
     Reaches,
+    /// It comes to this hop, the last before the server; what is behind shows nothing.
+    ReachesHop(u8),
     /// The server says that it does not have it.
     NotOffered,
     /// Somebody on the way says no.
@@ -36,6 +38,7 @@ impl Verdict {
         match self {
             Self::Answers => "answers",
             Self::Reaches => "reaches",
+            Self::ReachesHop(_) => "reaches the last hop",
             Self::NotOffered => "not offered",
             Self::Refused => "refused on the way",
             Self::Lost(_) => "lost",
@@ -269,9 +272,10 @@ impl Probe {
             }
             Reach::Refused { by, said, .. } => (Verdict::Refused, format!("{by}: {}", because(said))),
             Reach::Lost { after } => (Verdict::Lost(Some(after)), self.farther(lane, after)),
-            Reach::LastHop { hop } => {
-                (Verdict::Reaches, format!("hop {hop}, the last before the server, which says nothing"))
-            }
+            Reach::LastHop { hop } => (
+                Verdict::ReachesHop(hop),
+                "the last before the server: lost just behind it, or the server is silent".into(),
+            ),
             Reach::Unknown { after: 0 } => (Verdict::CannotTell, "no hop answers for any packet".into()),
             Reach::Unknown { after } => {
                 (Verdict::CannotTell, format!("behind hop {after} no hop answers for any packet"))

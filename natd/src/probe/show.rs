@@ -12,9 +12,11 @@ use crate::report::table::{Edge, Table};
 /// What became of a kind of packet, for people.
 pub fn result(verdict: Verdict) -> String {
     match verdict {
-        Verdict::Lost(Some(0)) => "lost before the first hop".to_owned(),
+        Verdict::Lost(Some(0)) => "lost at or just after this machine".to_owned(),
         Verdict::Lost(Some(hop)) => format!("lost at or just after hop {hop}"),
         Verdict::Lost(None) => "lost, hop unknown".to_owned(),
+        Verdict::ReachesHop(0) => "cannot be told".to_owned(),
+        Verdict::ReachesHop(hop) => format!("reaches hop {hop}"),
         Verdict::Answers
         | Verdict::Reaches
         | Verdict::NotOffered
@@ -130,7 +132,16 @@ pub fn json(reports: &[ProbeReport], out: &mut dyn Write) -> io::Result<()> {
 fn page(report: &ProbeReport) -> Page<'_> {
     let hop = |(hop, router): &(u8, std::net::IpAddr)| JsonHop { hop: *hop, router: router.to_string() };
     let row = |row: &'_ Row| {
-        let after_hop = if let Verdict::Lost(hop) = row.verdict { hop } else { None };
+        let after_hop = match row.verdict {
+            Verdict::Lost(hop) => hop,
+            Verdict::ReachesHop(hop) => Some(hop),
+            Verdict::Answers
+            | Verdict::Reaches
+            | Verdict::NotOffered
+            | Verdict::Refused
+            | Verdict::CannotTell
+            | Verdict::NotTried => None,
+        };
         (row.kind.key(), row.sent, row.verdict.key(), after_hop)
     };
     Page {

@@ -200,7 +200,7 @@ fn an_open_path_gives_no_finding_and_takes_few_packets() {
     assert_eq!(run.row(Kind::Ike500).1, "IKEv2, no NAT on the way");
     assert_eq!(run.row(Kind::PptpGre), (Verdict::Answers, "both ways"));
     assert_eq!(run.row(Kind::L2tp), (Verdict::Answers, "opens a tunnel without IPsec"));
-    assert_eq!(run.row(Kind::Esp).0, Verdict::Reaches);
+    assert_eq!(run.row(Kind::Esp).0, Verdict::ReachesHop(3));
     assert!(run.report.end.since(run.report.start) < Duration::from_secs(40));
     let usual =
         run.report.rows.iter().filter(|row| !matches!(row.kind, Kind::Esp | Kind::WireGuard | Kind::Gre));
