@@ -482,17 +482,19 @@ impl Household {
         if is_multicast(dst) {
             return None;
         }
+        let named = !self.settings.lan.is_empty();
+        let home = |address| if named { self.in_lan(address) } else { is_private(address) };
+        if named && home(src) && home(dst) && ports.0 != 53 && ports.1 != 53 {
+            return None;
+        }
         match direction {
             Some(Direction::Outbound) => return Some(outbound),
             Some(Direction::Inbound) => return Some(inbound),
             None => {}
         }
-        let named = !self.settings.lan.is_empty();
-        let home = |address| if named { self.in_lan(address) } else { is_private(address) };
         match (home(src), home(dst)) {
             (true, false) => return Some(outbound),
             (false, true) => return Some(inbound),
-            (true, true) if named && ports.0 != 53 && ports.1 != 53 => return None,
             (true, true) | (false, false) => {}
         }
         let alias = |address| self.aliases.contains(&address);

@@ -257,6 +257,9 @@ fn a_flood_of_servers_displaces_the_oldest_and_no_more() {
 #[test]
 fn what_stays_at_home_is_no_vpn() {
     let mut household = live();
-    seen(&mut household, 1, &udp((DEVICE, 500), (OTHER, 500), 64, &ike(1)));
+    let packet = udp((DEVICE, 500), (OTHER, 500), 64, &ike(1));
+    seen(&mut household, 1, &packet);
+    lan(&mut household, 2, Outbound, &packet);
+    lan(&mut household, 3, Inbound, &packet);
     assert!(ends(&household).is_empty());
 }
