@@ -1,0 +1,262 @@
+//! What goes wrong on lines, at servers and on devices.
+
+use std::time::Duration;
+
+use testkit::address::at;
+use testkit::{Node, pause, traffic, vpn};
+
+use crate::case::Run;
+use crate::net::{C1, SERVER};
+use crate::programs::Running;
+
+/// A provider's router.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Hop {
+    One,
+    Two,
+}
+
+/// Which packets a rule means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// From the household.
+    Out,
+    /// To the household.
+    In,
+    Either,
+}
+
+impl Run {
+    /// Either of the two providers' routers.
+    pub(crate) fn some_hop(&mut self) -> Hop {
+        self.seed.pick(&[Hop::One, Hop::Two])
+    }
+
+    fn hop(&self, hop: Hop) -> (&Node, &'static str) {
+        match hop {
+            Hop::One => (&self.net.isp1, "home"),
+            Hop::Two => (&self.net.isp2, "down"),
+        }
+    }
+
+    /// What `hop` does with packets for which the nft expression holds.
+    pub(crate) fn rule(&self, hop: Hop, way: Way, expression: &str, verdict: &str) {
+        let (node, home) = self.hop(hop);
+        let side = match way {
+            Way::Out => format!("iifname \"{home}\""),
+            Way::In => format!("oifname \"{home}\""),
+            Way::Either => String::new(),
+        };
+        // Before the priority at which fragments would be put together.
+        node.nft(&format!(
+            "table ip fault {{\n chain passing {{\n  type filter hook forward priority -500;\n  {side} {expression} {verdict}\n }}\n}}\n"
+        ));
+    }
+
+    /// Some hop drops a protocol's packets of this port, in the one or the other direction or both.
+    pub(crate) fn drop_port(&mut self, protocol: &str, port: u16) {
+        let hop = self.some_hop();
+        match self.seed.pick(&[Way::Out, Way::Out, Way::In, Way::Either]) {
+            Way::Out => self.rule(hop, Way::Out, &format!("{protocol} dport {port}"), "drop"),
+            Way::In => self.rule(hop, Way::In, &format!("{protocol} sport {port}"), "drop"),
+            Way::Either => {
+                self.rule(hop, Way::Either, &format!("meta l4proto {protocol} th dport {port}"), "drop")
+            }
+        }
+    }
+
+    /// Some hop drops an IP protocol.
+    pub(crate) fn drop_protocol(&mut self, way: Way, number: u8) {
+        let hop = self.some_hop();
+        self.rule(hop, way, &format!("ip protocol {number}"), "drop");
+    }
+
+    /// Some hop drops fragments without saying so.
+    pub(crate) fn drop_fragments(&mut self, way: Way) {
+        let hop = self.some_hop();
+        self.rule(hop, way, "ip frag-off & 0x3fff != 0", "drop");
+    }
+
+    /// The connection behind the router has no power, or its cable is out.
+    pub(crate) fn cut_line(&self) {
+        self.net.isp1.ip("link set home down\n");
+    }
+
+    /// The provider gives the router another address.
+    pub(crate) fn change_wan_address(&self) {
+        self.net.router.ip(
+            "addr del 198.51.100.1/24 dev wan0\naddr add 198.51.100.77/24 dev wan0\nroute replace default via 198.51.100.254\n",
+        );
+    }
+
+    /// The server's machine is gone.
+    pub(crate) fn switch_server_off(&self) {
+        self.net.server.ip("link set eth0 down\n");
+    }
+
+    /// Nothing reaches the server any more, and nobody says so.
+    pub(crate) fn swallow_server(&mut self) {
+        let hop = self.some_hop();
+        self.rule(hop, Way::Out, &format!("ip daddr {SERVER}"), "drop");
+    }
+
+    /// The first provider has no way to the server's network.
+    pub(crate) fn lose_route(&self) {
+        self.net.isp1.ip("route del 192.0.2.0/23\nroute add 192.0.3.0/24 via 203.0.113.2\n");
+    }
+
+    /// The device's own firewall drops what it sends for which the expression holds.
+    pub(crate) fn device_drops_sent(&self, expression: &str) {
+        self.net.c1.nft(&format!(
+            "table ip own {{\n chain out {{\n  type filter hook output priority 0;\n  {expression} drop\n }}\n}}\n"
+        ));
+    }
+
+    /// A rule of the router's own firewall, as an administrator added it.
+    pub(crate) fn router_drops(&self, expression: &str) {
+        self.net.router.nft(&format!(
+            "table ip admin {{\n chain forward {{\n  type filter hook forward priority 10;\n  {expression} drop\n }}\n}}\n"
+        ));
+    }
+
+    /// Somebody on the way ends connections to this port once data flows on them, by a reset of his own.
+    pub(crate) fn reset_by_hop(&mut self, port: u16) {
+        let expression = format!("ip daddr {SERVER} tcp dport {port} meta length > 100");
+        // What is forwarded can only be reset from a hook that knows its route.
+        let (node, home) = self.hop(Hop::One);
+        node.nft(&format!(
+            "table ip fault {{\n chain passing {{\n  type filter hook forward priority 0;\n  iifname \"{home}\" {expression} reject with tcp reset\n }}\n}}\n"
+        ));
+    }
+
+    /// A hop says that it does not let these through.
+    pub(crate) fn prohibit(&mut self, expression: &str) {
+        let hop = self.some_hop();
+        let (node, home) = self.hop(hop);
+        node.nft(&format!(
+            "table ip fault {{\n chain passing {{\n  type filter hook forward priority 0;\n  iifname \"{home}\" {expression} reject with icmp type admin-prohibited\n }}\n}}\n"
+        ));
+    }
+
+    /// A service on this TCP port of the server that speaks something else.
+    pub(crate) fn serve_something_else(&mut self, port: u16, answer: &'static [u8]) {
+        let service = traffic::tcp_answer(&self.net.server, at(SERVER, port), answer);
+        self.kept.push(Box::new(service));
+    }
+
+    /// The server drops unknown ports silently instead of refusing them.
+    pub(crate) fn server_is_silent(&self, expression: &str) {
+        self.net.server.nft(&format!(
+            "table ip quiet {{\n chain in {{\n  type filter hook input priority 0;\n  {expression} drop\n }}\n}}\n"
+        ));
+    }
+
+    /// The device sends packets made by hand, one each `milliseconds`, until the run ends.
+    pub(crate) fn send_by_hand(
+        &mut self,
+        milliseconds: u64,
+        packet: impl Fn(u32) -> Vec<u8> + Send + 'static,
+    ) {
+        let socket = self.net.c1.raw();
+        let (stop, stopped) = std::sync::mpsc::channel::<()>();
+        std::thread::spawn(move || {
+            let wait = Duration::from_millis(milliseconds);
+            let mut number = 1;
+            while stopped.recv_timeout(wait) == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
+                socket.send(&packet(number));
+                number += 1;
+            }
+        });
+        self.kept.push(Box::new(stop));
+    }
+
+    /// The device sends AH, which no NAT can translate.
+    pub(crate) fn send_ah(&mut self) {
+        let spi = u32::try_from(self.seed.between(0x1000_0000, 0xf000_0000)).unwrap_or(0x1234_5678);
+        self.server_is_silent("ip protocol 51");
+        self.send_by_hand(700, move |number| vpn::raw::ah(C1, SERVER, spi, number));
+    }
+
+    /// Many connections of the device that stay open, so that nothing is left for others.
+    pub(crate) fn open_many(&mut self, count: u16) {
+        let mut sockets = Vec::new();
+        for port in 0..count {
+            let socket = self.net.c1.udp(at(C1, 20_000 + port));
+            // Whether it got through is seen later.
+            let _ = socket.send_to(b"?", at(crate::net::WEB, 3478));
+            sockets.push(socket);
+        }
+        self.kept.push(Box::new(sockets));
+    }
+
+    /// The client's programs are frozen, as a phone's are that sleeps.
+    pub(crate) fn sleep_and_wake(&mut self, seconds: u64) {
+        let pids = self.device_pids();
+        for (signal, wait) in [(STOP, seconds), (CONTINUE, 1)] {
+            for pid in &pids {
+                // It may have ended by itself.
+                let _ = testkit::sys::kill(*pid, signal);
+            }
+            pause(Duration::from_secs(wait));
+        }
+    }
+
+    fn device_pids(&self) -> Vec<i32> {
+        let name = self.net.c1.namespace();
+        let listed = self.net.c1.run(&["ip", "netns", "pids", name]).stdout;
+        listed.split_whitespace().flat_map(str::parse).collect()
+    }
+
+    /// The user ends the VPN properly and dials again.
+    pub(crate) fn hang_up_and_dial(&mut self) {
+        for charon in &self.client.charons {
+            charon.swanctl(&["--terminate", "--ike", "cl", "--timeout", "5"]);
+        }
+        self.seed.wait(1500, 4000);
+        // The old one goes first: both would use the same ports.
+        self.client = Running::default();
+        self.dial();
+    }
+
+    /// Someone works over the tunnel: much data both ways.
+    pub(crate) fn move_data(&mut self) {
+        let inner = vpn::INNER;
+        for (listen, dial) in [
+            (
+                format!("exec socat -u TCP-LISTEN:7001,bind={inner},fork,reuseaddr OPEN:/dev/null"),
+                format!("head -c 400000 /dev/zero | socat -u - TCP:{inner}:7001,connect-timeout=10"),
+            ),
+            (
+                format!(
+                    "exec socat -U TCP-LISTEN:7002,bind={inner},fork,reuseaddr EXEC:'head -c 400000 /dev/zero'"
+                ),
+                format!("socat -u TCP:{inner}:7002,connect-timeout=10 OPEN:/dev/null"),
+            ),
+        ] {
+            self.more.push(self.net.server.spawn(&["sh", "-c", &listen]));
+            let dial = format!("sleep 0.5; while :; do timeout 30 {dial}; sleep 2; done");
+            self.more.push(self.net.c1.spawn(&["sh", "-c", &dial]));
+        }
+    }
+
+    /// The server accepts connections to this port, and that is all.
+    pub(crate) fn accept_and_say_nothing(&mut self, port: u16) {
+        self.kept.push(Box::new(self.net.server.listen(at(SERVER, port))));
+    }
+
+    /// The first packet for which the expression holds is lost.
+    pub(crate) fn drop_first(&mut self, way: Way, expression: &str) {
+        let hop = self.some_hop();
+        self.rule(hop, way, &format!("{expression} limit rate 1/day burst 1 packets"), "drop");
+    }
+
+    /// As long as the server's program does not run, its machine does not even refuse.
+    pub(crate) fn boot_server_late(&self) {
+        self.server_is_silent("meta l4proto { udp, tcp }");
+    }
+}
+
+/// SIGSTOP.
+const STOP: i32 = 19;
+/// SIGCONT.
+const CONTINUE: i32 = 18;

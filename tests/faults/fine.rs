@@ -1,0 +1,89 @@
+//! Scenarios in which nothing is wrong.
+
+use crate::case::{Case, Order, When, healthy};
+use crate::faults::Way;
+use crate::net::Upstream;
+use crate::setup::{Login, Vpn};
+
+/// The cases.
+pub(crate) fn cases() -> Vec<Case> {
+    let plain = [
+        healthy("IKEv2 works", Vpn::Ike),
+        healthy("bare ESP works", Vpn::Vpnc),
+        healthy("PPTP works", Vpn::Pptp),
+        healthy("L2TP works", Vpn::L2tp),
+        healthy("OpenVPN works", Vpn::OpenVpn),
+        healthy("WireGuard works", Vpn::WireGuard),
+    ];
+    [&plain[..], &unusual(), &several()].concat()
+}
+
+fn unusual() -> Vec<Case> {
+    vec![
+        Case {
+            prepare: |setup, seed| setup.late = seed.between(6, 8),
+            inject: |run| run.boot_server_late(),
+            patience: (30, 40),
+            ..healthy("IKEv2 server starts late", Vpn::Ike)
+        },
+        Case {
+            prepare: |setup, seed| setup.late = seed.between(6, 8),
+            inject: |run| run.boot_server_late(),
+            patience: (30, 40),
+            ..healthy("OpenVPN server starts late", Vpn::OpenVpn)
+        },
+        Case {
+            inject: |run| run.drop_first(Way::Out, "udp dport { 500, 4500 }"),
+            ..healthy("IKEv2's first packet is lost", Vpn::Ike)
+        },
+        Case {
+            inject: |run| run.drop_first(Way::In, "tcp sport 1723"),
+            ..healthy("PPTP's first answer is lost", Vpn::Pptp)
+        },
+        Case {
+            prepare: |setup, seed| setup.rekey = Some(seed.between(18, 24)),
+            patience: (35, 45),
+            ..healthy("IKEv2 changes its keys", Vpn::Ike)
+        },
+        Case {
+            inject: |run| {
+                let seconds = run.seed.between(15, 25);
+                run.sleep_and_wake(seconds);
+            },
+            when: When::Up,
+            patience: (20, 35),
+            ..healthy("a phone with IKEv2 sleeps", Vpn::Ike)
+        },
+        Case {
+            inject: |run| {
+                let seconds = run.seed.between(15, 25);
+                run.sleep_and_wake(seconds);
+            },
+            when: When::Up,
+            patience: (20, 35),
+            ..healthy("a phone with WireGuard sleeps", Vpn::WireGuard)
+        },
+        Case {
+            inject: |run| run.hang_up_and_dial(),
+            when: When::Up,
+            ..healthy("IKEv2 ends and dials again", Vpn::Ike)
+        },
+        Case {
+            prepare: |setup, _| {
+                setup.login = Login::Certificate;
+                setup.ike_fragments = false;
+            },
+            ..healthy("IKEv2 in IP fragments", Vpn::Ike)
+        },
+        Case { prepare: |setup, _| setup.login = Login::Eap, ..healthy("IKEv2 with a password", Vpn::Ike) },
+        Case { upstream: Upstream::SecondNat, ..healthy("WireGuard behind a second NAT", Vpn::WireGuard) },
+    ]
+}
+
+fn several() -> Vec<Case> {
+    vec![
+        Case { second: Some(Order::Any), ..healthy("two devices with bare ESP", Vpn::Vpnc) },
+        Case { second: Some(Order::Any), ..healthy("two devices with PPTP", Vpn::Pptp) },
+        Case { second: Some(Order::Any), ..healthy("two devices with IKEv2", Vpn::Ike) },
+    ]
+}
