@@ -35,7 +35,7 @@ impl Run {
     fn hop(&self, hop: Hop) -> (&Node, &'static str) {
         match hop {
             Hop::One => (&self.net.isp1, "home"),
-            Hop::Two => (&self.net.isp2, "down"),
+            Hop::Two => (&self.net.isp2, "down0"),
         }
     }
 

@@ -138,7 +138,7 @@ impl Net {
             (&self.router, "d2", &self.c2, "eth0"),
             (&self.router, "d3", &self.c3, "eth0"),
             (&self.router, "wan0", &self.isp1, "home"),
-            (&self.isp1, "up", &self.isp2, "down"),
+            (&self.isp1, "up0", &self.isp2, "down0"),
             (&self.isp2, "srv", &self.server, "eth0"),
             (&self.isp2, "web", &self.web, "eth0"),
         ] {
@@ -152,11 +152,11 @@ impl Net {
              addr add {wan}/24 dev wan0\nlink set wan0 up\nroute add default via {gateway}\n"
         ));
         self.isp1.ip(&format!(
-            "link set lo up\naddr add {gateway}/24 dev home\nlink set home up\naddr add 203.0.113.1/30 dev up\n\
-             link set up up\nroute add 192.0.2.0/23 via 203.0.113.2\n"
+            "link set lo up\naddr add {gateway}/24 dev home\nlink set home up\naddr add 203.0.113.1/30 dev up0\n\
+             link set up0 up\nroute add 192.0.2.0/23 via 203.0.113.2\n"
         ));
         self.isp2.ip(
-            "link set lo up\naddr add 203.0.113.2/30 dev down\nlink set down up\naddr add 192.0.2.1/24 dev srv\n\
+            "link set lo up\naddr add 203.0.113.2/30 dev down0\nlink set down0 up\naddr add 192.0.2.1/24 dev srv\n\
              link set srv up\naddr add 192.0.3.1/24 dev web\nlink set web up\nroute add 198.51.100.0/24 via 203.0.113.1\n",
         );
         for (node, addr) in [(&self.c1, C1), (&self.c2, C2), (&self.c3, C3)] {
@@ -176,7 +176,7 @@ impl Net {
         if upstream == Upstream::SecondNat {
             self.isp1.nft(
                 "table ip second {\n chain postrouting {\n  type nat hook postrouting priority 100;\n  \
-                 oifname \"up\" masquerade\n }\n}\n",
+                 oifname \"up0\" masquerade\n }\n}\n",
             );
         }
     }
