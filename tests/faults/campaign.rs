@@ -132,6 +132,7 @@ fn tell(case: &Case, number: u64, scope: Scope, done: Option<&Done>, (count, all
     let Some(Done { verdict, .. }) = done else { return };
     let mark = match (&verdict.trouble, verdict.code_right, verdict.owner_right) {
         (Some(_), ..) => "LAB  ",
+        (None, ..) if verdict.first == "?" => "     ",
         (None, true, true) => "ok   ",
         (None, true, false) => "OWNER",
         (None, false, _) => "WRONG",

@@ -1,9 +1,14 @@
 //! What goes wrong on lines, at servers and on devices.
 
+use std::io::{Read, Write};
+use std::net::Shutdown;
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
 
 use testkit::address::at;
-use testkit::{Node, pause, traffic, vpn};
+use testkit::capture::Keep;
+use testkit::packet::{self, Segment};
+use testkit::{Node, pause, vpn};
 
 use crate::case::Run;
 use crate::net::{C1, SERVER};
@@ -94,10 +99,10 @@ impl Run {
         self.net.server.ip("link set eth0 down\n");
     }
 
-    /// Nothing reaches the server any more, and nobody says so.
+    /// Nothing reaches the server any more, nor comes from it, and nobody says so.
     pub(crate) fn swallow_server(&mut self) {
         let hop = self.some_hop();
-        self.rule(hop, Way::Out, &format!("ip daddr {SERVER}"), "drop");
+        self.rule(hop, Way::Either, &format!("ip daddr {SERVER} drop\n  ip saddr {SERVER}"), "drop");
     }
 
     /// The first provider has no way to the server's network.
@@ -119,13 +124,25 @@ impl Run {
         ));
     }
 
-    /// Somebody on the way ends connections to this port once data flows on them, by a reset of his own.
+    /// Somebody on the way ends connections to this port once data flows on them, by resets of his own to both ends.
     pub(crate) fn reset_by_hop(&mut self, port: u16) {
-        let expression = format!("ip daddr {SERVER} tcp dport {port} meta length > 100");
-        // What is forwarded can only be reset from a hook that knows its route.
+        let (node, home) = self.hop(Hop::One);
+        let from_household = node.capture(home, Keep::All);
+        let socket = node.raw();
+        self.repeat(20, move |done: &mut usize| {
+            let data = from_household.find(|wire| wire.dst == SERVER && wire.dst_port == port);
+            for seen in data.iter().skip(*done).filter(|seen| !seen.outgoing && seen.bytes.len() > 100) {
+                let sequence = seen.bytes.get(24..28).and_then(|bytes| bytes.try_into().ok());
+                let sequence = u32::from_be_bytes(sequence.unwrap_or_default());
+                let segment = Segment::Rst;
+                socket.send(&packet::tcp(seen.wire.from(), seen.wire.to(), sequence, segment, &[]));
+            }
+            *done = data.len();
+        });
         let (node, home) = self.hop(Hop::One);
         node.nft(&format!(
-            "table ip fault {{\n chain passing {{\n  type filter hook forward priority 0;\n  iifname \"{home}\" {expression} reject with tcp reset\n }}\n}}\n"
+            "table ip fault {{\n chain passing {{\n  type filter hook forward priority 0;\n  \
+             iifname \"{home}\" ip daddr {SERVER} tcp dport {port} meta length > 100 reject with tcp reset\n }}\n}}\n"
         ));
     }
 
@@ -138,10 +155,20 @@ impl Run {
         ));
     }
 
-    /// A service on this TCP port of the server that speaks something else.
+    /// A service on this TCP port of the server that speaks something else, and then closes.
     pub(crate) fn serve_something_else(&mut self, port: u16, answer: &'static [u8]) {
-        let service = traffic::tcp_answer(&self.net.server, at(SERVER, port), answer);
-        self.kept.push(Box::new(service));
+        let listener = self.net.server.listen(at(SERVER, port));
+        listener.set_nonblocking(true).expect("a listener can be non-blocking");
+        self.repeat(20, move |_: &mut ()| {
+            let Ok((mut stream, _)) = listener.accept() else { return };
+            // A client that goes away early is its own affair.
+            let _ = stream.set_nonblocking(false);
+            let _ = stream.set_read_timeout(Some(Duration::from_secs(3)));
+            let mut buffer = [0; 512];
+            let _ = stream.read(&mut buffer).and_then(|_| stream.write_all(answer));
+            let _ = stream.shutdown(Shutdown::Write);
+            while stream.read(&mut buffer).is_ok_and(|len| len > 0) {}
+        });
     }
 
     /// The server drops unknown ports silently instead of refusing them.
@@ -151,20 +178,18 @@ impl Run {
         ));
     }
 
-    /// The device sends packets made by hand, one each `milliseconds`, until the run ends.
-    pub(crate) fn send_by_hand(
+    /// Does this every so many milliseconds until the run ends.
+    fn repeat<T: Default + Send + 'static>(
         &mut self,
         milliseconds: u64,
-        packet: impl Fn(u32) -> Vec<u8> + Send + 'static,
+        mut work: impl FnMut(&mut T) + Send + 'static,
     ) {
-        let socket = self.net.c1.raw();
-        let (stop, stopped) = std::sync::mpsc::channel::<()>();
+        let (stop, stopped) = mpsc::channel::<()>();
         std::thread::spawn(move || {
             let wait = Duration::from_millis(milliseconds);
-            let mut number = 1;
-            while stopped.recv_timeout(wait) == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
-                socket.send(&packet(number));
-                number += 1;
+            let mut state = T::default();
+            while stopped.recv_timeout(wait) == Err(RecvTimeoutError::Timeout) {
+                work(&mut state);
             }
         });
         self.kept.push(Box::new(stop));
@@ -174,7 +199,11 @@ impl Run {
     pub(crate) fn send_ah(&mut self) {
         let spi = u32::try_from(self.seed.between(0x1000_0000, 0xf000_0000)).unwrap_or(0x1234_5678);
         self.server_is_silent("ip protocol 51");
-        self.send_by_hand(700, move |number| vpn::raw::ah(C1, SERVER, spi, number));
+        let socket = self.net.c1.raw();
+        self.repeat(700, move |sent: &mut u32| {
+            *sent += 1;
+            socket.send(&vpn::raw::ah(C1, SERVER, spi, *sent));
+        });
     }
 
     /// Many connections of the device that stay open, so that nothing is left for others.
@@ -216,6 +245,20 @@ impl Run {
         // The old one goes first: both would use the same ports.
         self.client = Running::default();
         self.dial();
+    }
+
+    /// The device changes the keys, of the tunnel or of IKE too, as it does every few hours.
+    pub(crate) fn change_keys(&mut self) {
+        let all = self.seed.coin();
+        for charon in &self.client.charons {
+            let done = charon.swanctl(&["--rekey", "--child", "net"]);
+            assert!(done.success(), "{done}");
+            if all {
+                pause(Duration::from_secs(2));
+                let done = charon.swanctl(&["--rekey", "--ike", "cl"]);
+                assert!(done.success(), "{done}");
+            }
+        }
     }
 
     /// Someone works over the tunnel: much data both ways.

@@ -41,8 +41,8 @@ fn unusual() -> Vec<Case> {
             ..healthy("PPTP's first answer is lost", Vpn::Pptp)
         },
         Case {
-            prepare: |setup, seed| setup.rekey = Some(seed.between(18, 24)),
-            patience: (35, 45),
+            inject: |run| run.change_keys(),
+            when: When::Up,
             ..healthy("IKEv2 changes its keys", Vpn::Ike)
         },
         Case {

@@ -18,7 +18,7 @@ fn make() -> PathBuf {
     // Those of last week would do; those of last month have ended.
     let script = format!(
         "set -e; dir={dir}
-         openssl x509 -checkend 604800 -noout -in $dir/client.crt >/dev/null 2>&1 && exit 0
+         openssl x509 -checkend 604800 -noout -in $dir/client.crt >/dev/null 2>&1 && [ -d $dir/private ] && exit 0
          new=$dir.$$; mkdir -p $new; cd $new
          openssl req -x509 -newkey rsa:2048 -nodes -keyout ca.key -subj /CN=ca -days 30 -out ca.crt 2>/dev/null
          for who in server client; do
@@ -27,6 +27,7 @@ fn make() -> PathBuf {
             for n in 1 2 3 4 5 6 7 8 9; do printf ',DNS:office-number-%s.%s.of-a-large-company.example' $n $who >>$who.ext; done
             openssl x509 -req -in $who.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 30 -extfile $who.ext -out $who.crt 2>/dev/null
          done
+         mkdir private; cp server.key client.key private
          rm -rf $dir; mv $new $dir",
         dir = folder.display()
     );

@@ -34,6 +34,7 @@ pub(crate) fn server(vpn: Vpn, net: &Net, setup: &Setup) -> Running {
     match vpn {
         Vpn::Ike => {
             inner_address(node);
+            offer_keys(node);
             let charon = Charon::plain(node, PLUGINS, "");
             charon.load(&ike_server(setup));
             running.charons.push(charon);
@@ -79,6 +80,19 @@ pub(crate) fn server(vpn: Vpn, net: &Net, setup: &Setup) -> Running {
         }
         Vpn::None => {}
     }
+    let port = match vpn {
+        Vpn::Pptp => Some(("-tlnH", 1723)),
+        Vpn::L2tp => Some(("-ulnH", 1701)),
+        Vpn::WireGuard => Some(("-ulnH", 51_820)),
+        Vpn::Tls => Some(("-tlnH", 443)),
+        // These were waited for.
+        Vpn::Ike | Vpn::Vpnc | Vpn::OpenVpn | Vpn::None => None,
+    };
+    if let Some((kind, port)) = port {
+        let own = format!(":{port}");
+        let listens = || node.run(&["ss", kind, "sport", "=", &own]).stdout.contains(&own);
+        assert!(holds_within(Duration::from_secs(8), listens), "the server does not listen on port {port}");
+    }
     running
 }
 
@@ -96,6 +110,7 @@ pub(crate) fn client(vpn: Vpn, net: &Net, node: &Node, setup: &Setup) -> Running
                 "{PLUGINS}\n  retransmit_timeout = {}\n  retransmit_tries = 5\n  retransmit_base = 1.8\n  keep_alive = {}\n",
                 setup.retransmit, setup.keep_alive
             );
+            offer_keys(node);
             let charon = Charon::plain(node, &settings, &resolver);
             charon.load(&ike_client(node, setup, &server));
             let dial = charon.swanctl_line(&["--initiate", "--child", "net", "--timeout", "60"]).join(" ");
@@ -153,6 +168,15 @@ fn again_and_again(node: &Node, before: &str, dial: &str, setup: &Setup) -> Back
     spawn(node, before, &["sh", "-c", &script])
 }
 
+/// swanctl looks for private keys beside its file.
+fn offer_keys(node: &Node) {
+    let link = node.dir().join("private");
+    if !link.exists() {
+        // Two machines of a run may do it at one time.
+        let _ = std::os::unix::fs::symlink(pki::folder().join("private"), link);
+    }
+}
+
 fn inner_address(node: &Node) {
     // It is there already when a server is started again.
     node.run(&["ip", "addr", "add", &format!("{INNER}/32"), "dev", "lo"]);
@@ -167,8 +191,7 @@ fn rekey(setup: &Setup) -> String {
 fn ike_server(setup: &Setup) -> String {
     let pki = pki::folder();
     let pki = pki.display();
-    let certificate =
-        format!("auth = pubkey\n   id = server\n   certs = {pki}/server.crt\n   send_cert = always");
+    let certificate = format!("auth = pubkey\n   id = server\n   certs = {pki}/server.crt");
     let (local, remote) = match setup.login {
         Login::Psk => ("auth = psk\n   id = server".to_owned(), "auth = psk".to_owned()),
         Login::Certificate => (certificate, format!("auth = pubkey\n   cacerts = {pki}/ca.crt")),
@@ -177,11 +200,11 @@ fn ike_server(setup: &Setup) -> String {
     format!(
         "connections {{\n srv {{\n  version = 2\n  local_addrs = {SERVER}\n  proposals = aes128-sha256-modp2048\n  \
          pools = p\n  unique = never\n  fragmentation = {fragments}\n  dpd_delay = {dpd}s\n  \
-         send_certreq = no\n  local {{\n   {local}\n  }}\n  remote {{\n   {remote}\n  }}\n  \
+         send_certreq = no\n  send_cert = always\n  local {{\n   {local}\n  }}\n  remote {{\n   {remote}\n  }}\n  \
          children {{\n   net {{\n    local_ts = {INNER}/32\n    esp_proposals = aes128-sha256\n    {rekey}\n   }}\n  }}\n }}\n}}\n\
          pools {{\n p {{\n  addrs = {POOL}\n }}\n}}\n\
          secrets {{\n {psk}eap-user {{\n  id = user\n  secret = sekret\n }}\n \
-         private-server {{\n  file = {pki}/server.key\n }}\n}}\n",
+         }}\n",
         fragments = if setup.ike_fragments { "yes" } else { "no" },
         dpd = setup.dpd,
         rekey = rekey(setup),
@@ -195,7 +218,7 @@ fn ike_client(node: &Node, setup: &Setup, server: &str) -> String {
     let (local, remote) = match setup.login {
         Login::Psk => (format!("auth = psk\n   id = {}", node.namespace()), "auth = psk".to_owned()),
         Login::Certificate => (
-            format!("auth = pubkey\n   id = client\n   certs = {pki}/client.crt\n   send_cert = always"),
+            format!("auth = pubkey\n   id = client\n   certs = {pki}/client.crt"),
             format!("auth = pubkey\n   cacerts = {pki}/ca.crt"),
         ),
         Login::Eap => (
@@ -206,11 +229,11 @@ fn ike_client(node: &Node, setup: &Setup, server: &str) -> String {
     let secret = setup.secret;
     format!(
         "connections {{\n cl {{\n  version = 2\n  remote_addrs = {server}\n  vips = 0.0.0.0\n  proposals = {proposal}\n  \
-         fragmentation = {fragments}\n  dpd_delay = {dpd}s\n  send_certreq = no\n  local {{\n   {local}\n  }}\n  \
+         fragmentation = {fragments}\n  dpd_delay = {dpd}s\n  send_certreq = no\n  send_cert = always\n  local {{\n   {local}\n  }}\n  \
          remote {{\n   {remote}\n   id = server\n  }}\n  \
          children {{\n   net {{\n    remote_ts = {INNER}/32\n    esp_proposals = aes128-sha256\n   }}\n  }}\n }}\n}}\n\
          secrets {{\n ike-a {{\n  secret = {secret}\n }}\n eap-user {{\n  id = user\n  secret = {secret}\n }}\n \
-         private-client {{\n  file = {pki}/client.key\n }}\n}}\n",
+         }}\n",
         proposal = setup.proposal,
         fragments = if setup.ike_fragments { "yes" } else { "no" },
         dpd = setup.dpd,
@@ -287,10 +310,7 @@ fn pptpd(node: &Node, setup: &Setup) -> Background {
     fs::write(&file, config).expect("the lab's folder is writable");
     let pid = node.dir().join("pptpd.pid");
     let words = ["pptpd", "-f", "-c", &file.to_string_lossy(), "-p", &pid.to_string_lossy()];
-    let server = spawn(node, &ppp_environment(setup, true), &words);
-    let listens = || node.run(&["ss", "-tlnH", "sport", "=", ":1723"]).stdout.contains(":1723");
-    assert!(holds_within(Duration::from_secs(8), listens), "pptpd: {}", server.log());
-    server
+    spawn(node, &ppp_environment(setup, true), &words)
 }
 
 fn xl2tpd(node: &Node, setup: &Setup, sections: &str) -> Background {
