@@ -1,15 +1,18 @@
-//! Public captures through recognition: never a panic, whatever they hold and wherever they are cut off; and what
-//! is known to be in the well-known ones is seen there.
+//! Public captures through recognition and through `natd diagnose`'s reader: never a panic, whatever they hold and
+//! wherever they are cut off; and what is known to be in the well-known ones is seen there.
 //!
 //! NATD_CAPTURES names a folder of .pcap, .cap and .pcapng files. Without it this says so and tests nothing.
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "what goes wrong here fails the test")]
 
 use std::collections::BTreeMap;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 use std::{env, fs, io};
 
+use diagnosis::{Settings, Vantage};
 use nat_core::packet::PacketView;
+use natd::capture_file::{self, CaptureError, Read};
 use passthrough::sighting::{Sighting, recognise};
 use passthrough::{esp, ike, openvpn, wireguard};
 
@@ -120,6 +123,97 @@ fn no_capture_makes_recognition_panic_however_it_is_cut_off() {
     }
     say(&format!("{} files, {packets} packets, {cuts} cuts", captures.len()));
     assert!(packets > 0, "no packets in {captures:?}");
+}
+
+/// What the reader makes of a capture: frames, IP packets among them, whether it is read to its end, and the codes
+/// of its findings, the most important first; `None`: not looked at.
+type Diagnosed = (&'static str, u64, u64, bool, Option<&'static [&'static str]>);
+
+/// Counts as capinfos and tshark have them.
+const DIAGNOSED: [Diagnosed; 21] = [
+    ("tcpdump-02-sunrise-sunset-esp.pcap", 8, 8, true, None),
+    ("tcpdump-esp_truncated.pcap", 1, 1, true, None),
+    ("tcpdump-gre-heapoverflow-2.pcap", 2, 1, true, None),
+    ("tcpdump-ikev2-id-short.pcap", 1, 1, true, None),
+    ("tcpdump-ikev2pI2-segfault.pcapng", 1, 1, true, None),
+    ("tcpdump-isakmp-no-none-np.pcapng", 1, 1, true, None),
+    ("tcpdump-isakmp-pointer-loop.pcap", 1, 1, true, None),
+    ("tcpdump-isakmp-rfc3948-oobr.pcap", 23, 1, true, None),
+    ("tcpdump-isakmp-various-oobr.pcap", 2, 2, true, None),
+    ("tcpdump-isakmp4500.pcap", 35, 27, true, None),
+    ("tcpdump-isakmpv1-attr-oobr.pcap", 1, 1, true, None),
+    ("tcpdump-l2tp-avp-overflow.pcap", 20, 18, true, None),
+    ("tcpdump-pptp.pcap", 23, 23, true, None),
+    ("zeek-ikev1-certs.pcap", 10, 10, true, None),
+    ("zeek-ipsec-ikev1-isakmp-aggressive-mode.pcap", 6, 6, true, None),
+    ("zeek-ipsec-ikev1-payload-bad-length.pcap", 1, 1, true, None),
+    ("zeek-ipsec-ikev1-zero-length.pcap", 1, 1, true, None),
+    ("zeek-ipsec.cap", 27, 27, true, None),
+    ("zeek-ipsec_client.pcap", 11, 11, true, None),
+    ("zeek-openvpn_udp_tls-auth.pcap", 440, 440, true, None),
+    ("zeek-wireguard.pcap", 180, 172, true, None),
+];
+
+#[test]
+fn captures_are_diagnosed() {
+    let Some(captures) = captures() else { return };
+    for (file, packets, ip_packets, whole, codes) in DIAGNOSED {
+        let path = captures.iter().find(|path| path.file_name().is_some_and(|name| name == file));
+        let path = path.unwrap_or_else(|| panic!("{file} is not in NATD_CAPTURES"));
+        let read = diagnose(path).unwrap();
+        let seen = (read.packets, read.ip_packets, read.remark.is_none());
+        assert_eq!(seen, (packets, ip_packets, whole), "{file}: {:?}", read.remark);
+        let findings = read.household.findings(read.last, None, None);
+        let found: Vec<_> = findings.iter().map(|finding| finding.code.name()).collect();
+        if let Some(codes) = codes {
+            assert_eq!(found, codes, "{file}");
+        }
+    }
+}
+
+#[test]
+fn no_capture_makes_the_reader_panic_however_it_is_cut_off_or_changed() {
+    let Some(captures) = captures() else { return };
+    let scrap = env::temp_dir().join(format!("natd-captures-{}.pcap", std::process::id()));
+    let (mut read, mut refused) = (0, 0);
+    for path in &captures {
+        let whole = fs::read(path).unwrap();
+        for round in 0..60 {
+            let mut bytes = whole.clone();
+            let place = bytes.len() * round / 60;
+            if round % 2 == 0 {
+                bytes.truncate(place);
+            } else {
+                bytes[place] ^= 0xff;
+            }
+            fs::write(&scrap, bytes).unwrap();
+            match diagnose(&scrap) {
+                Ok(household) => {
+                    let _ = household.household.findings(household.last, None, None);
+                    read += 1;
+                }
+                Err(error) => {
+                    assert_eq!(error.to_string().lines().count(), 1, "{error}");
+                    refused += 1;
+                }
+            }
+        }
+    }
+    fs::remove_file(&scrap).unwrap();
+    say(&format!("{read} damaged captures read, {refused} refused"));
+    assert!(read > 0 && refused > 0, "{read} read, {refused} refused");
+}
+
+/// Reads a capture as `natd diagnose` does.
+fn diagnose(path: &Path) -> Result<Read, CaptureError> {
+    let settings = Settings {
+        lan: Vec::new(),
+        pairs: 1024,
+        memory: Duration::from_secs(86_400),
+        vantage: Vantage { lan: true, wan: false, router: false, dns: true },
+        servers: Vec::new(),
+    };
+    capture_file::read(path, settings, &mut |_| {})
 }
 
 /// The capture files of the folder, sorted; `None`, said aloud, without a folder.

@@ -15,6 +15,7 @@ use serde::Serialize;
 use crate::rules::{Backend, InterfaceName, Queues};
 
 pub mod firewall;
+pub mod line;
 pub mod proc;
 
 use firewall::{Cover, Firewall};
@@ -135,6 +136,8 @@ pub struct Seen {
     pub links: Vec<(InterfaceName, Link)>,
     /// IPv4 addresses of the WAN interface.
     pub wan_addresses: Vec<InterfaceAddress>,
+    /// What the WAN interface is.
+    pub line: line::Line,
     /// Is a natd at work here? Its process id.
     pub running: Option<u32>,
     /// The kernel's abilities, or why nothing can be queued.
@@ -190,6 +193,7 @@ pub fn findings(expected: &Expected<'_>, seen: &Seen) -> Vec<Finding> {
     [
         links(expected, seen),
         vec![wan_address(expected, seen)],
+        line::findings(expected, seen),
         abilities(seen),
         vec![queues(expected, seen), conntrack(seen), ip_forward(seen)],
         foreign_nat(expected, &firewall),
@@ -377,7 +381,8 @@ fn offload(expected: &Expected<'_>, firewall: &Firewall) -> Finding {
         Some(place) if expected.passthrough.scope == Scope::Vpn => Finding::warning(
             "flow-offload",
             format!(
-                "{place} offloads flows: a VPN's UDP and TCP must not be among them, or they pass by natd"
+                "{place} offloads flows: a VPN's UDP and TCP must not be among them, or they pass by natd, and \
+                 `natd diagnose` does not see them"
             ),
             "turn flow offloading off, or exempt UDP 500, 4500 and 1701 and TCP 1723 from it",
         ),

@@ -5,12 +5,15 @@
 
 pub mod args;
 mod check;
+mod diagnose;
 mod query;
 mod watch;
 
 use std::io::{self, BufWriter, Write};
 
-pub use args::{CheckOptions, Invocation, RunOptions};
+pub use args::{
+    CaptureOptions, CheckOptions, DiagnoseOptions, Invocation, IpVersion, ProbeOptions, RunOptions,
+};
 
 /// What the exit code of natd says. The numbers are an interface for scripts and do not change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,6 +31,8 @@ pub enum ExitCode {
     NotRunning = 4,
     /// The user may not do that.
     NoPermission = 5,
+    /// `diagnose`: no VPN was seen, so there is nothing to say about one.
+    NothingSeen = 6,
 }
 
 impl From<ExitCode> for std::process::ExitCode {
@@ -57,6 +62,9 @@ fn carry_out(invocation: &Invocation) -> ExitCode {
         Invocation::WatchSessions { socket } => live(&mut watch::Sessions::new(socket)),
         Invocation::Flows(options) => with_output(|out| query::flows(options, out)),
         Invocation::Sessions(options) => with_output(|out| query::sessions(options, out)),
+        Invocation::Diagnose(options) => diagnose::diagnose(options),
+        Invocation::Probe(options) => with_output(|out| diagnose::probe(options, out)),
+        Invocation::Capture(options) => with_output(|out| diagnose::capture(options, out)),
     }
 }
 
@@ -86,6 +94,10 @@ enum Failure {
     Output(io::Error),
     /// The output cannot be what was asked for.
     Usage(&'static str),
+    /// Something else is in the way.
+    Problem(String),
+    /// The user may not do that.
+    Permission(String),
 }
 
 impl From<crate::io::control::ClientError> for Failure {
@@ -123,6 +135,8 @@ impl Failure {
             Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::Fine,
             Self::Output(error) => complain(&format!("cannot write: {error}"), ExitCode::Problem),
             Self::Usage(problem) => complain(problem, ExitCode::Usage),
+            Self::Problem(problem) => complain(problem, ExitCode::Problem),
+            Self::Permission(problem) => complain(problem, ExitCode::NoPermission),
         }
     }
 }

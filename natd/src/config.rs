@@ -11,7 +11,7 @@
 //!    remains.
 //! 2. [`schema`] holds the list of tables and keys. Whatever is in the document and not in the list is a
 //!    problem, with the nearest known spelling.
-//! 3. `nat`, `forward`, `timeout`, `passthrough` and `daemon` read their tables, through the typed readers of
+//! 3. `nat`, `forward`, `timeout`, `passthrough`, `diagnosis` and `daemon` read their tables, through the typed readers of
 //!    `item`; a wrong value becomes a problem and reading goes on.
 //!
 //! Only when no problem was found does a [`Config`] leave this module: what holds a `Config` need not check it
@@ -34,6 +34,7 @@ use serde::Serialize;
 use crate::order;
 
 mod daemon;
+mod diagnosis;
 mod document;
 mod forward;
 mod item;
@@ -65,6 +66,47 @@ pub struct Config {
     pub socket: PathBuf,
     /// How much goes to the log.
     pub log: LevelFilter,
+    /// Are copies of VPN packets looked at, to say what keeps a VPN from working?
+    pub observe: bool,
+    /// Where VPN sessions are written down.
+    pub sessions: SessionLog,
+}
+
+/// `[sessions]`: where VPN sessions are written down.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SessionLog {
+    /// Whereto.
+    pub to: LogTo,
+    /// How.
+    pub format: LogFormat,
+    /// Bytes after which the file is renamed and a new one begun.
+    pub max_size: u64,
+}
+
+impl Default for SessionLog {
+    fn default() -> Self {
+        Self { to: LogTo::Off, format: LogFormat::Json, max_size: 1 << 20 }
+    }
+}
+
+/// Where VPN sessions are written down.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LogTo {
+    /// Nowhere.
+    Off,
+    /// In natd's own log, at level info.
+    Log,
+    /// In a file of their own; an absolute path.
+    File(PathBuf),
+}
+
+/// How VPN sessions are written down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// A JSON object a line.
+    Json,
+    /// Words.
+    Text,
 }
 
 /// `[kernel]`: how packets come from the kernel.
@@ -157,6 +199,8 @@ impl Config {
             kernel: Kernel::default(),
             socket: PathBuf::from(Self::DEFAULT_SOCKET),
             log: LevelFilter::Info,
+            observe: true,
+            sessions: SessionLog::default(),
         }
     }
 
@@ -178,13 +222,16 @@ impl Config {
         let kernel = daemon::kernel(&document, &mut findings);
         let socket = daemon::socket(&document, &mut findings);
         let log = daemon::log(&document, &mut findings);
+        let observe = diagnosis::observe(&document, &mut findings);
+        let sessions = diagnosis::sessions(&document, observe, &mut findings);
 
         let Findings { problems, remarks } = findings;
         let problems = order::by(problems, |problem| problem.line as u64);
         let remarks = order::by(remarks, |remark| remark.line as u64);
         match interfaces {
             Some((lan, wan)) if problems.is_empty() => {
-                Ok((Self { lan, wan, policy, passthrough, kernel, socket, log }, remarks))
+                let config = Self { lan, wan, policy, passthrough, kernel, socket, log, observe, sessions };
+                Ok((config, remarks))
             }
             Some(_) | None => Err(problems),
         }
@@ -200,6 +247,10 @@ impl Config {
             ("kernel.queues", self.kernel.queues != new.kernel.queues),
             ("kernel.queue_length", self.kernel.queue_length != new.kernel.queue_length),
             ("control.socket", self.socket != new.socket),
+            ("diagnosis.observe", self.observe != new.observe),
+            ("sessions.log", self.sessions.to != new.sessions.to),
+            ("sessions.format", self.sessions.format != new.sessions.format),
+            ("sessions.max_size", self.sessions.max_size != new.sessions.max_size),
         ]
         .into_iter()
         .filter_map(|(key, differs)| differs.then_some(key))

@@ -11,6 +11,8 @@
 mod error;
 mod handover;
 mod memory;
+mod observer;
+mod session_log;
 mod status;
 mod worker;
 mod world;
@@ -43,6 +45,8 @@ use crate::report::State;
 use crate::rules::{InterfaceName, Queues, Scope, Surroundings};
 
 pub use self::error::RunError;
+use self::observer::Observer;
+use self::session_log::SessionLog;
 use self::worker::Carrier;
 use self::world::World;
 use crate::io::poll::{Wake, wait};
@@ -65,6 +69,8 @@ pub(crate) struct Shared {
     news: Wake,
     /// Index of the WAN interface; packets are told apart by it.
     wan_index: AtomicU32,
+    /// `None`: the owner does not want VPNs watched.
+    observer: Option<Arc<Observer>>,
     started: Timestamp,
 }
 
@@ -144,6 +150,7 @@ struct Daemon {
     signals: Signals,
     conntrack: Conntrack,
     workers: Vec<JoinHandle<()>>,
+    observer: Option<JoinHandle<()>>,
     stop_workers: Wake,
     /// Restored when natd ends.
     _verification: Option<Verification>,
@@ -163,6 +170,7 @@ struct Daemon {
 impl Daemon {
     fn start(path: PathBuf, config: Config, socket: Option<&Path>) -> Result<Self, RunError> {
         let control = Control::bind(socket.unwrap_or(&config.socket))?;
+        let session_log = SessionLog::open(&config.sessions).filter(|_| config.observe);
         sandbox::enter()?;
         let signals = Signals::open().map_err(|error| RunError::System("catch signals", error))?;
         let mut links = Links::open().map_err(|error| RunError::System("open rtnetlink", error))?;
@@ -203,7 +211,9 @@ impl Daemon {
             Transmitter::open().map_err(|error| RunError::System("open a raw socket", error))?;
         transmitter.set_mtu(world.smallest_mtu());
         let news = Wake::new().map_err(|error| RunError::System("make a wake-up", error))?;
+        let observer = config.observe.then(|| Arc::new(Observer::new(&config, &world, started)));
         let shared = Arc::new(Shared {
+            observer,
             news,
             engine: Mutex::new(engine),
             wan_index: AtomicU32::new(world.wan_index()),
@@ -214,6 +224,10 @@ impl Daemon {
         let wake = || Wake::new().map_err(|error| RunError::System("make a wake-up", error));
         let stop_workers = wake()?;
         let workers = worker::spawn(queues, &shared, &stop_workers)?;
+        let observer = match &shared.observer {
+            Some(observer) => Some(observer::spawn(&shared, observer, session_log, &stop_workers)?),
+            None => None,
+        };
         let (wishes, wished) = (Arc::new(Mutex::new(None)), Arc::new(wake()?));
         // The rules come last: whatever fails before leaves none of them behind.
         kernel.install(&surroundings)?;
@@ -236,6 +250,7 @@ impl Daemon {
             signals,
             conntrack,
             workers,
+            observer,
             stop_workers,
             _verification: verification.ok(),
             wishes,
@@ -375,6 +390,9 @@ impl Daemon {
         self.shared.carrier.set_mtu(world.smallest_mtu());
         self.shared.wan_index.store(world.wan_index(), Ordering::Relaxed);
         *self.shared.world() = world.clone();
+        if let Some(observer) = &self.shared.observer {
+            observer.follow(&world);
+        }
         match surroundings(&self.config, &self.kernel, &world) {
             Ok(surroundings) if surroundings != self.surroundings => {
                 self.surroundings = surroundings;
@@ -415,6 +433,11 @@ impl Daemon {
         let old = std::mem::replace(&mut self.config, new);
         self.config.kernel = old.kernel;
         self.config.passthrough.scope = old.passthrough.scope;
+        self.config.observe = old.observe;
+        self.config.sessions = old.sessions;
+        if let Some(observer) = &self.shared.observer {
+            observer.configure(&self.config);
+        }
         {
             let mut engine = self.shared.engine();
             engine.nat.set_policy(policy(&self.config));
@@ -445,9 +468,9 @@ impl Daemon {
         }
         self.write_down();
         self.stop_workers.raise();
-        for worker in self.workers.drain(..) {
+        for worker in self.workers.drain(..).chain(self.observer.take()) {
             if worker.join().is_err() {
-                log::error!("a queue's thread panicked");
+                log::error!("a thread panicked");
             }
         }
         // What the router would say of packets that still wait for a device must be said under the guard's eyes.
@@ -554,6 +577,7 @@ fn serve(
         Request::Status => answer.line(&status::status(&shared, &kernel)),
         Request::Flows { device, protocol } => status::flows(&shared, *device, *protocol, answer),
         Request::Sessions => status::sessions(&shared, answer),
+        Request::Diagnose { device, server } => status::diagnosis(&shared, *device, *server, answer),
         Request::Stop { open } => {
             *wishes.lock().unwrap_or_else(PoisonError::into_inner) = Some(*open);
             wished.raise();

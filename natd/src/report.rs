@@ -2,13 +2,13 @@
 //!
 //! # Theory of operation
 //!
-//! The daemon fills in a [`Status`], or one [`FlowRow`] or [`TunnelRow`] after another, and writes them to its control socket
-//! as JSON lines. The subcommands read them back and show them in one of four ways:
+//! The daemon fills in a [`Status`], a [`diagnosis::DiagnosisReport`], or one [`FlowRow`] or [`TunnelRow`] after
+//! another, and writes them to its control socket as JSON lines. The subcommands read them back and show them in one of four ways:
 //!
 //! | form | for | where |
 //! |---|---|---|
 //! | JSON, as the daemon wrote it | scripts | `--json` |
-//! | aligned text | people | [`text`] |
+//! | aligned text | people | [`text`], [`diagnosis::text`] |
 //! | Prometheus exposition | monitoring | [`prometheus`] |
 //! | a screen that renews itself | people who wait for something | [`watch`] |
 //!
@@ -22,6 +22,7 @@
 //! without saying so fails. Fields are added freely; a name keeps its meaning for ever. Numbers are plain
 //! integers, counters count from the daemon's start, addresses are strings, and what may be unknown is `null`.
 
+pub mod diagnosis;
 pub mod prometheus;
 pub mod reasons;
 mod table;

@@ -15,6 +15,9 @@ use std::time::Duration;
 use natd::io::control::{
     Answer, ClientError, Control, ControlError, Limits, Refusal, Request, Server, request,
 };
+use natd::report::diagnosis::{
+    Blind, DiagnosisReport, EvidenceRow, FindingRow, PacketRow, SessionRow, Verdict,
+};
 use natd::report::{Device, FlowRow, Lan, Queue, State, Status, TunnelIds, TunnelRow};
 use serde_json::Value;
 
@@ -54,6 +57,9 @@ fn the_watch_view_refuses_to_be_a_file() {
     let (code, out, err) = said(&natd(&["sessions", "--watch"]));
     assert_eq!((code, out.as_str()), (Some(2), ""));
     assert_eq!(err, "natd: sessions --watch needs a terminal; for programs there is sessions --json\n");
+    let (code, out, err) = said(&natd(&["diagnose", "--watch"]));
+    assert_eq!((code, out.as_str()), (Some(2), ""));
+    assert_eq!(err, "natd: diagnose --watch needs a terminal; for programs there is diagnose --json\n");
 }
 
 #[test]
@@ -74,7 +80,7 @@ fn status_is_0_only_when_translating() {
 #[test]
 fn no_daemon_is_4_for_everything_that_asks_one() {
     let folder = Folder::new();
-    for subcommand in ["status", "flows", "sessions", "stop"] {
+    for subcommand in ["status", "flows", "sessions", "diagnose", "stop"] {
         let (code, out, err) = said(&folder.natd(subcommand, &[]));
         assert_eq!((code, out.as_str()), (Some(4), ""), "{subcommand}");
         assert!(err.starts_with("natd: natd is not running: nothing listens on "), "{err}");
@@ -131,6 +137,48 @@ fn flows_asks_for_what_was_given_and_prints_a_list_or_a_table() {
     let json = folder.natd("flows", &["--json"]);
     assert_eq!(requests.recv().unwrap(), "{\"command\":\"flows\"}\n");
     assert_eq!(serde_json::from_slice::<Vec<FlowRow>>(&json.stdout).unwrap(), [flow(443), flow(80)]);
+}
+
+#[test]
+fn diagnose_says_in_its_exit_code_how_it_stands() {
+    for (verdict, expected) in [(Verdict::Healthy, 0), (Verdict::Problem, 1), (Verdict::NothingSeen, 6)] {
+        let folder = Folder::new();
+        let _server = folder.serve(move |_, answer| answer.line(&DiagnosisReport { verdict, ..diagnosis() }));
+        let (code, text, err) = said(&folder.natd("diagnose", &[]));
+        assert_eq!((code, err.as_str()), (Some(expected), ""), "{verdict:?}");
+        assert!(
+            text.starts_with("192.168.1.10 → 198.51.100.9 (IKE): Refused.\n  to blame    the VPN server;")
+        );
+        let output = folder.natd("diagnose", &["--json"]);
+        assert_eq!(output.status.code(), Some(expected));
+        let told = serde_json::from_slice::<DiagnosisReport>(&output.stdout).unwrap();
+        assert_eq!(told, DiagnosisReport { verdict, ..diagnosis() });
+    }
+}
+
+#[test]
+fn diagnose_asks_for_what_was_given() {
+    let folder = Folder::new();
+    let (asked, requests) = mpsc::channel();
+    let _server = folder.serve(move |request, answer| {
+        asked.send(request.line()).unwrap();
+        answer.line(&diagnosis())
+    });
+    let (code, out, _) =
+        said(&folder.natd("diagnose", &["--device", "2001:db8::10", "--server", "198.51.100.9"]));
+    let expected = "{\"command\":\"diagnose\",\"device\":\"2001:db8::10\",\"server\":\"198.51.100.9\"}\n";
+    assert_eq!(requests.recv().unwrap(), expected);
+    assert_eq!((code, out.contains("Refused.")), (Some(1), true));
+    // What is about another server is not shown, even where the daemon tells it.
+    let (code, out, _) = said(&folder.natd("diagnose", &["--server", "203.0.113.1"]));
+    assert_eq!((code, out.contains("Refused.")), (Some(6), false));
+}
+
+#[test]
+fn a_server_that_has_no_address_is_named() {
+    let (code, out, err) = said(&natd(&["diagnose", "--server", "no-such-name.invalid"]));
+    assert_eq!((code, out.as_str()), (Some(1), ""));
+    assert!(err.starts_with("natd: cannot find the address of no-such-name.invalid: "), "{err}");
 }
 
 #[test]
@@ -317,6 +365,7 @@ fn readme_lists_exactly_the_json_fields() {
     fields("natd flows --json", "", &serde_json::to_value([flow(443)]).unwrap(), &mut emitted);
     let sessions = serde_json::to_value([tunnel("192.168.1.10")]).unwrap();
     fields("natd sessions --json", "", &sessions, &mut emitted);
+    fields("natd diagnose --json", "", &serde_json::to_value(diagnosis()).unwrap(), &mut emitted);
     let stopped = natd::io::control::StopLine { stopped: true, message: String::new() };
     fields("natd stop --json", "", &serde_json::to_value(stopped).unwrap(), &mut emitted);
 
@@ -331,8 +380,9 @@ fn readme_lists_exactly_the_json_fields() {
         }
     }
     // Further subcommands list their fields in the same section and compare them in their own tests.
-    documented
-        .retain(|field| ["status", "flows", "sessions", "stop"].contains(&field.split(' ').nth(1).unwrap()));
+    documented.retain(|field| {
+        ["status", "flows", "sessions", "diagnose", "stop"].contains(&field.split(' ').nth(1).unwrap())
+    });
     assert_eq!(documented, emitted);
 }
 
@@ -346,11 +396,27 @@ fn readme_lists_the_exit_codes() {
         ExitCode::Waiting,
         ExitCode::NotRunning,
         ExitCode::NoPermission,
+        ExitCode::NothingSeen,
     ];
     let section = readme_section("exit-codes");
     let listed: Vec<u8> =
         section.lines().filter_map(|line| line.strip_prefix("| ")?.split(' ').next()?.parse().ok()).collect();
     assert_eq!(listed, all.map(|code| code as u8));
+}
+
+#[test]
+fn readme_lists_what_can_be_found() {
+    use diagnosis::Code;
+    use diagnosis::words::{windows, words};
+    let mut table =
+        String::from("\n| Code | What it says | Likely to blame | Windows shows |\n|---|---|---|---|\n");
+    for code in Code::ALL {
+        let blamed: Vec<&str> = code.owner().iter().map(|party| party.name()).collect();
+        let numbers: Vec<String> = windows(*code).iter().map(u16::to_string).collect();
+        let (says, blamed, numbers) = (words(*code).says, blamed.join(", "), numbers.join(", "));
+        table += &format!("| `{}` | {says} | {blamed} | {numbers} |\n", code.name());
+    }
+    assert_eq!(readme_section("codes"), table, "README.md is to say:\n{table}");
 }
 
 /// The made-up daemon's status, with something in every list and map, so that every field is emitted.
@@ -378,6 +444,36 @@ fn flow(port: u16) -> FlowRow {
 
 fn tunnel(device: &str) -> TunnelRow {
     TunnelRow { device: device.into(), ids: vec![TunnelIds::default()], ..TunnelRow::default() }
+}
+
+fn diagnosis() -> DiagnosisReport {
+    let evidence = EvidenceRow {
+        first: Some(PacketRow::default()),
+        last: Some(PacketRow::default()),
+        ..EvidenceRow::default()
+    };
+    let finding = FindingRow {
+        code: "IKE-NO-PROPOSAL".into(),
+        owner: vec!["server".into()],
+        vpn: Some("IKE".into()),
+        device: Some("192.168.1.10".into()),
+        server: Some("198.51.100.9".into()),
+        says: "Refused.".into(),
+        windows: vec![789],
+        evidence: vec![evidence],
+        ..FindingRow::default()
+    };
+    DiagnosisReport {
+        verdict: Verdict::Problem,
+        sessions: vec![SessionRow {
+            device: "192.168.1.10".into(),
+            server: "198.51.100.9".into(),
+            ..SessionRow::default()
+        }],
+        findings: vec![finding],
+        blind: vec![Blind { codes: vec!["DNS-FAIL".into()], ..Blind::default() }],
+        ..DiagnosisReport::default()
+    }
 }
 
 /// Adds the path of every leaf of `value`; the keys of `drops`, `notes` and `vpn_sessions` are data.

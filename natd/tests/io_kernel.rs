@@ -14,3 +14,5 @@ mod links;
 mod queue;
 #[path = "io_kernel/sandbox.rs"]
 mod sandbox;
+#[path = "io_kernel/tap.rs"]
+mod tap;

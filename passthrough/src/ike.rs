@@ -304,11 +304,55 @@ pub fn nat_t(message: &[u8]) -> NatT {
     if telling && chain.next == 0 { NatT::Absent } else { NatT::Unknown }
 }
 
+/// What a hash for NAT detection is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NatDetection<'a> {
+    /// An address and port that the sender may have: several where it does not know which.
+    Source(&'a [u8]),
+    /// The address and port that it sends to.
+    Destination(&'a [u8]),
+}
+
+/// The NAT detection hashes of a message, over both SPIs, the address and the port: SHA-1 in IKEv2 (RFC 7296
+/// section 2.23), the negotiated hash in IKEv1, where the first is the destination's (RFC 3947 section 3.2).
+pub fn nat_detections(message: &[u8]) -> impl Iterator<Item = NatDetection<'_>> {
+    let mut first = true;
+    payloads(message).filter_map(move |Payload { kind, body }| match kind {
+        kind::V1_NAT_D | kind::V1_NAT_D_DRAFT if core::mem::take(&mut first) => {
+            Some(NatDetection::Destination(body))
+        }
+        kind::V1_NAT_D | kind::V1_NAT_D_DRAFT => Some(NatDetection::Source(body)),
+        _ => match Notify::parse(kind, body)? {
+            Notify { kind: notify::NAT_DETECTION_SOURCE_IP, data, .. } => Some(NatDetection::Source(data)),
+            Notify { kind: notify::NAT_DETECTION_DESTINATION_IP, data, .. } => {
+                Some(NatDetection::Destination(data))
+            }
+            Notify { .. } => None,
+        },
+    })
+}
+
+/// Does a message offer to send large messages in several datagrams: RFC 7383 section 2.3, or IKEv1's vendor ID?
+pub fn offers_fragmentation(message: &[u8]) -> bool {
+    const VENDOR: [u8; 16] = 0x4048_b7d5_6ebc_e885_25e7_de7f_00d6_c2d3_u128.to_be_bytes();
+    payloads(message).any(|Payload { kind, body }| match kind {
+        kind::V1_VENDOR_ID => body.starts_with(&VENDOR),
+        _ => Notify::parse(kind, body).is_some_and(|notify| notify.kind == notify::FRAGMENTATION_SUPPORTED),
+    })
+}
+
+/// Does the vendor ID of Windows (before its version, four bytes) stand in an IKEv1 message?
+pub fn from_windows(message: &[u8]) -> bool {
+    const VENDOR: [u8; 16] = 0x1e2b_5169_0599_1c7d_7c96_fcbf_b587_e461_u128.to_be_bytes();
+    payloads(message).any(|payload| payload.kind == kind::V1_VENDOR_ID && payload.body.starts_with(&VENDOR))
+}
+
 /// Notify message types (RFC 2408 section 3.14.1, RFC 7296 section 3.10.1).
 mod notify {
     pub(super) const INVALID_SPI: u16 = 11;
     pub(super) const NAT_DETECTION_SOURCE_IP: u16 = 16388;
     pub(super) const NAT_DETECTION_DESTINATION_IP: u16 = 16389;
+    pub(super) const FRAGMENTATION_SUPPORTED: u16 = 16430; // RFC 7383 section 2.3
 }
 
 /// A notify payload (RFC 2408 section 3.14, RFC 7296 section 3.10).
@@ -597,6 +641,39 @@ mod tests {
     }
 
     #[test]
+    fn nat_detection_hashes_say_of_whom_they_are() {
+        let v1 = message(V1, 2, 0, SPI_R, &[(4, &[1; 8]), (20, &[2; 16]), (20, &[3; 16]), (20, &[4; 16])]);
+        let expected = [
+            NatDetection::Destination(&[2; 16]),
+            NatDetection::Source(&[3; 16]),
+            NatDetection::Source(&[4; 16]),
+        ];
+        assert_eq!(nat_detections(&v1).collect::<Vec<_>>(), expected);
+        let (destination, source) = (notify2(16389, &[5; 20]), notify2(16388, &[6; 20]));
+        let v2 = message(V2, 34, 8, 0, &[(41, &destination), (40, &[1; 16]), (41, &source)]);
+        let expected = [NatDetection::Destination(&[5; 20]), NatDetection::Source(&[6; 20])];
+        assert_eq!(nat_detections(&v2).collect::<Vec<_>>(), expected);
+        assert_eq!(nat_detections(&v2[..50]).count(), 0, "cut off");
+    }
+
+    #[test]
+    fn what_peers_say_of_themselves_is_read() {
+        let fragmentation =
+            [&0x4048_b7d5_6ebc_e885_25e7_de7f_00d6_c2d3_u128.to_be_bytes()[..], &[8; 4]].concat();
+        let windows = [&0x1e2b_5169_0599_1c7d_7c96_fcbf_b587_e461_u128.to_be_bytes()[..], &[9; 4]].concat();
+        let rows = [
+            (message(V1, 2, 0, 0, &[(1, &[1; 8]), (13, &fragmentation)]), [true, false]),
+            (message(V1, 2, 0, 0, &[(1, &[1; 8]), (13, &windows)]), [false, true]),
+            (message(V2, 34, 8, 0, &[(40, &[1; 16]), (41, &notify2(16430, &[]))]), [true, false]),
+            (message(V2, 34, 8, 0, &[(40, &[1; 16]), (41, &notify2(16388, &[1; 20]))]), [false, false]),
+            (message(V2, 35, 8, SPI_R, &[(46, &[1; 16])]), [false, false]),
+        ];
+        for (message, expected) in rows {
+            assert_eq!([offers_fragmentation(&message), from_windows(&message)], expected);
+        }
+    }
+
+    #[test]
     fn notifies_of_both_versions_are_read() {
         let v2 = message(V2, 34, 0x20, 0, &[(41, &notify2(17, &[0, 14])), (41, &[1, 9, 0, 5])]);
         let expected = Notify { protocol: 0, kind: 17, spi: &[], data: &[0, 14] };
@@ -702,6 +779,8 @@ mod tests {
                 assert_eq!((nat_t(&bytes), invalid_spi(&bytes)), (NatT::Unknown, None), "round {round}");
             }
             let _ = (nat_t(&bytes), invalid_spi(&bytes), nat_t_packet(&bytes));
+            assert!(nat_detections(&bytes).count() <= 64);
+            let _ = (offers_fragmentation(&bytes), from_windows(&bytes));
         }
     }
 

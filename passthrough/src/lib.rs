@@ -27,14 +27,18 @@ extern crate alloc;
 
 mod bytes;
 mod carry;
+mod complaints;
+mod errors;
 pub mod esp;
 pub mod gre;
+mod holding;
 pub mod ike;
 mod ipsec;
 pub mod keyed;
 pub mod l2tp;
 pub mod openvpn;
 pub mod pptp;
+pub mod refused;
 pub mod settings;
 pub mod sighting;
 mod sorted;
@@ -46,15 +50,14 @@ use alloc::vec::Vec;
 use core::net::Ipv4Addr;
 use core::time::Duration;
 
-use nat_core::decision::{Decision, DropReason, Effect, Forward, HoldId, KernelTuple, Note, Outcome};
-use nat_core::flow::{Direction, Endpoint, Protocol, Tuple};
+use nat_core::decision::{Decision, DropReason, Effect, HoldId, KernelTuple, Note, Outcome};
+use nat_core::flow::{Direction, Protocol};
 use nat_core::nat::{Nat, Origin};
 use nat_core::packet::{Body, IcmpError, PacketView};
 use nat_core::session::SessionView;
 use nat_core::time::Timestamp;
 
-use self::carry::{Answer, Key};
-use self::esp::EspHeader;
+use self::carry::Answer;
 use self::ipsec::{IKE, Inbound, Ipsec, NAT_T};
 pub use self::ipsec::{KnownIkeSa, KnownPair, Memory, Undecided};
 use self::keyed::Keyed;
@@ -62,6 +65,7 @@ use self::l2tp::L2tp;
 use self::l2tp::message::PORT as L2TP;
 use self::pptp::Pptp;
 use self::pptp::packets::PORT as PPTP;
+use self::refused::{Refusals, Refused};
 use self::settings::{Access, Carrier, Scope, Settings};
 use self::sorted::SortedMap;
 pub use self::view::Vpn;
@@ -136,6 +140,7 @@ pub struct Passthrough {
     /// Packets that wait, by the remote host.
     held: SortedMap<(Ipv4Addr, HoldId), Held>,
     complaints: SortedMap<(Ipv4Addr, Ipv4Addr, DropReason), Timestamp>,
+    refusals: Refusals,
 }
 
 impl Passthrough {
@@ -150,6 +155,7 @@ impl Passthrough {
             router: SortedMap::new(),
             held: SortedMap::new(),
             complaints: SortedMap::new(),
+            refusals: Refusals::default(),
         };
         this.set_settings(settings);
         this
@@ -274,8 +280,27 @@ impl Passthrough {
         self.router.get(&(remote, protocol)).is_some_and(|&last| now.since(last) < ROUTER_MEMORY)
     }
 
+    /// What was refused lately, of at most 64 kinds; in no order.
+    pub fn refusals(&self) -> &[Refused] {
+        self.refusals.list()
+    }
+
     /// A packet on its way to the WAN.
     pub fn outbound(
+        &mut self,
+        now: Timestamp,
+        packet: &PacketView<'_>,
+        origin: Origin,
+        nat: &mut Nat,
+    ) -> Decision {
+        let decision = self.let_out(now, packet, origin, nat);
+        if let (Decision::Drop(reason), Origin::Lan) = (&decision, origin) {
+            self.refusals.note(now, packet, Direction::Outbound, *reason);
+        }
+        decision
+    }
+
+    fn let_out(
         &mut self,
         now: Timestamp,
         packet: &PacketView<'_>,
@@ -381,6 +406,16 @@ impl Passthrough {
 
     /// A packet from the WAN.
     pub fn inbound(&mut self, now: Timestamp, packet: &PacketView<'_>, nat: &mut Nat) -> Decision {
+        let decision = self.let_in(now, packet, nat);
+        if let Decision::Drop(reason) = &decision {
+            if refused::matters_inbound(*reason) {
+                self.refusals.note(now, packet, Direction::Inbound, *reason);
+            }
+        }
+        decision
+    }
+
+    fn let_in(&mut self, now: Timestamp, packet: &PacketView<'_>, nat: &mut Nat) -> Decision {
         if Some(packet.dst) != nat.address() || nat.in_lan(packet.src) || packet.src == packet.dst {
             return nat.inbound(now, packet, false);
         }
@@ -463,328 +498,6 @@ impl Passthrough {
         }
     }
 
-    /// Keeps a packet until its owner is known.
-    fn hold(
-        &mut self,
-        now: Timestamp,
-        packet: &PacketView<'_>,
-        direction: Direction,
-        reason: DropReason,
-        until: Timestamp,
-        nat: &mut Nat,
-    ) -> Decision {
-        if until <= now {
-            return nat.refuse(reason);
-        }
-        let remote = far_end(packet, direction);
-        let of_remote = self.held.range((remote, HoldId(0))..=(remote, HoldId(u64::MAX))).count();
-        if of_remote >= MAX_HELD_PER_REMOTE || self.held.len() >= MAX_HELD {
-            return nat.refuse(DropReason::VpnHoldFull);
-        }
-        let id = nat.new_hold();
-        nat.note(Note::VpnHeld);
-        let changes = self.changes(remote);
-        let held = Held { id, direction, until, reason, changes, bytes: packet.bytes.to_vec() };
-        self.held.insert((remote, id), held);
-        Decision::Hold(id)
-    }
-
-    /// How often something changed that the owner of a held packet depends on.
-    fn changes(&self, remote: Ipv4Addr) -> u32 {
-        self.ipsec.changes(remote).wrapping_add(self.pptp.generation())
-    }
-
-    /// Lets go what was held of `remote` and is now known.
-    fn release(&mut self, now: Timestamp, remote: Ipv4Addr, nat: &mut Nat) {
-        if self.held.is_empty() {
-            return;
-        }
-        let changes = self.changes(remote);
-        let of_remote = self.held.range((remote, HoldId(0))..=(remote, HoldId(u64::MAX)));
-        let waiting: Vec<HoldId> =
-            of_remote.filter(|(_, held)| held.changes != changes).map(|(key, _)| key.1).collect();
-        for id in waiting {
-            let Some(mut held) = self.held.remove(&(remote, id)) else { continue };
-            held.changes = changes;
-            let Ok(packet) = PacketView::parse(&held.bytes) else { continue };
-            match self.again(now, &packet, held.direction, nat) {
-                Answer::Decided(decision) => release_as(id, decision, nat),
-                Answer::Wait { .. } => {
-                    self.held.insert((remote, id), held);
-                }
-            }
-        }
-    }
-
-    /// Asks anew about a held packet.
-    fn again(
-        &mut self,
-        now: Timestamp,
-        packet: &PacketView<'_>,
-        direction: Direction,
-        nat: &mut Nat,
-    ) -> Answer {
-        match (packet.body, direction) {
-            (Body::Other(ESP), _) => match self.ipsec.esp_inbound(now, packet, nat, &self.settings) {
-                Inbound::Decided(decision) => Answer::Decided(decision),
-                Inbound::Wait(reason) => Answer::Wait { reason, until: now },
-            },
-            (Body::Other(GRE), Direction::Outbound) => self.pptp.carry_outbound(now, packet, nat),
-            (Body::Other(GRE), Direction::Inbound) => self.call_inbound(now, packet, nat),
-            (
-                Body::Tcp(_)
-                | Body::Udp { .. }
-                | Body::IcmpQuery { .. }
-                | Body::IcmpError(_)
-                | Body::Fragment
-                | Body::Other(_),
-                _,
-            ) => Answer::Decided(nat.refuse(DropReason::Internal)),
-        }
-    }
-
-    /// An ICMP error from the WAN that quotes a packet of a VPN.
-    fn error_inbound(
-        &mut self,
-        now: Timestamp,
-        packet: &PacketView<'_>,
-        error: &IcmpError<'_>,
-        nat: &mut Nat,
-    ) -> Decision {
-        let Ok(quote) = PacketView::parse_quote(error.quote) else {
-            return nat.refuse(DropReason::Malformed);
-        };
-        let owner = match quote.body {
-            Body::Other(ESP) => {
-                let sender = EspHeader::parse(quote.payload())
-                    .and_then(|header| self.ipsec.esp_sender(quote.dst, header.spi.0));
-                sender.map(|device| (device, 0))
-            }
-            Body::Other(GRE) if is_pptp_gre(quote.payload()) => {
-                let id = pptp::packets::call_id(&quote);
-                id.and_then(|id| {
-                    let device = self.pptp.quoted_outbound(quote.dst, id)?;
-                    Some((device, id.0))
-                })
-            }
-            Body::Other(GRE | L2TP_IP) => self.keyed.sender_of(&quote).map(|device| (device, 0)),
-            Body::Udp { .. } => {
-                let shared = self.ipsec.ike_error(error).or_else(|| self.l2tp_error(&quote).map(Ok));
-                return match shared {
-                    None => self.error_by_nat(now, packet, nat),
-                    Some(Err(reason)) => nat.refuse(reason),
-                    Some(Ok(device)) => match nat.judge_error(error) {
-                        Some(reason) => nat.refuse(reason),
-                        None => self.error_about_shared(now, packet, error, device, nat),
-                    },
-                };
-            }
-            Body::Tcp(_) => return self.error_by_nat(now, packet, nat),
-            Body::IcmpQuery { .. } | Body::IcmpError(_) | Body::Fragment | Body::Other(_) => None,
-        };
-        let sent_by_us = quote.src == packet.dst;
-        let Some((device, key)) = owner.filter(|_| sent_by_us) else {
-            // The router's own, or nobody's: the kernel knows.
-            return if sent_by_us && self.is_routers(now, &quote) {
-                Decision::Pass
-            } else {
-                nat.refuse(DropReason::UnknownQuote)
-            };
-        };
-        if let Some(reason) = nat.judge_error(error) {
-            return nat.refuse(reason);
-        }
-        let outer = (packet.src, device);
-        match Forward::of_error(packet, error, outer, (device, quote.dst), None) {
-            Some(mut forward) => {
-                nat.carried(now, Direction::Inbound, device, packet.total_len);
-                // The firewall must see that the error is related to something.
-                let about = PacketView { src: quote.dst, ..quote };
-                let mut admission = carry::admission(&about, device, Key::None);
-                admission.original.dst.id.0 = key; // GRE version 1: the Call ID in packets from the device
-                forward.admission = Some(admission);
-                Decision::Forward(forward)
-            }
-            None => nat.refuse(DropReason::Malformed),
-        }
-    }
-
-    fn error_about_shared(
-        &self,
-        now: Timestamp,
-        packet: &PacketView<'_>,
-        error: &IcmpError<'_>,
-        device: Endpoint,
-        nat: &mut Nat,
-    ) -> Decision {
-        let Ok(quote) = PacketView::parse_quote(error.quote) else {
-            return nat.refuse(DropReason::Malformed);
-        };
-        let Some(shown) = quote.tuple() else { return nat.refuse(DropReason::Malformed) };
-        let original = Tuple { src: device, ..shown };
-        match Forward::of_udp_error(packet, error, (packet.src, device.addr), &shown, &original) {
-            Some(mut forward) => {
-                nat.carried(now, Direction::Inbound, device.addr, packet.total_len);
-                forward.admission = Some(carry::udp_admission(device, shown.dst));
-                Decision::Forward(forward)
-            }
-            None => nat.refuse(DropReason::Malformed),
-        }
-    }
-
-    fn error_by_nat(&self, now: Timestamp, packet: &PacketView<'_>, nat: &mut Nat) -> Decision {
-        match nat.inbound(now, packet, false) {
-            Decision::Drop(DropReason::UnknownQuote) if self.is_alone() => Decision::Pass,
-            decision @ (Decision::Forward(_) | Decision::Pass | Decision::Hold(_) | Decision::Drop(_)) => {
-                decision
-            }
-        }
-    }
-
-    /// Which device sent the datagram from the shared port 1701 that an ICMP error from the WAN quotes?
-    fn l2tp_error(&self, quote: &PacketView<'_>) -> Option<Endpoint> {
-        let tuple = quote.tuple().filter(|tuple| tuple.src.id.0 == L2TP)?;
-        self.l2tp.quoted(tuple.dst, quote.payload().get(8..)?)
-    }
-
-    fn is_routers(&self, now: Timestamp, quote: &PacketView<'_>) -> bool {
-        match quote.body {
-            Body::Other(ESP | AH) => self.ipsec.router_spoke(quote.dst),
-            Body::Other(protocol @ (GRE | L2TP_IP)) => self.router_spoke(now, quote.dst, protocol),
-            Body::Other(_) => true,
-            Body::Tcp(_)
-            | Body::Udp { .. }
-            | Body::IcmpQuery { .. }
-            | Body::IcmpError(_)
-            | Body::Fragment => false,
-        }
-    }
-
-    /// An ICMP error on its way to the WAN that quotes a packet of a VPN.
-    fn error_outbound(
-        &mut self,
-        now: Timestamp,
-        packet: &PacketView<'_>,
-        error: &IcmpError<'_>,
-        origin: Origin,
-        nat: &mut Nat,
-    ) -> Decision {
-        let Ok(quote) = PacketView::parse_quote(error.quote) else {
-            return nat.refuse(DropReason::Malformed);
-        };
-        let edit = match quote.body {
-            Body::Other(ESP) => {
-                let got = EspHeader::parse(quote.payload())
-                    .is_some_and(|header| self.ipsec.esp_received(quote.dst, quote.src, header.spi.0));
-                got.then_some(None)
-            }
-            Body::Other(GRE) if is_pptp_gre(quote.payload()) => {
-                let id = pptp::packets::call_id(&quote);
-                id.and_then(|id| {
-                    let outside = self.pptp.quoted_inbound(quote.dst, quote.src, id)?;
-                    Some(carry::word(&quote, pptp::packets::CALL_ID_AT, id.0, outside.0))
-                })
-            }
-            Body::Other(GRE | L2TP_IP) => self.keyed.has_received(&quote).then_some(None),
-            Body::Udp { .. } if self.came_to_shared(&quote) => {
-                return self.error_of_shared(now, packet, error, &quote, nat);
-            }
-            Body::Tcp(_) | Body::Udp { .. } => return nat.outbound(now, packet, origin),
-            Body::IcmpQuery { .. } | Body::IcmpError(_) | Body::Fragment | Body::Other(_) => None,
-        };
-        let Some(edit) = edit else {
-            return if origin == Origin::Router {
-                nat.outbound(now, packet, origin)
-            } else {
-                nat.refuse(DropReason::UnknownQuote)
-            };
-        };
-        if let Some(reason) = nat.judge_error(error) {
-            return nat.refuse(reason);
-        }
-        let Some(wan) = nat.address() else { return nat.refuse(DropReason::NoAddress) };
-        match Forward::of_error(packet, error, (wan, packet.dst), (quote.src, wan), edit) {
-            Some(forward) => {
-                nat.carried(now, Direction::Outbound, quote.dst, packet.total_len);
-                Decision::Forward(forward)
-            }
-            None => nat.refuse(DropReason::Malformed),
-        }
-    }
-
-    /// Did the datagram come to the shared port 1701?
-    fn came_to_shared(&self, quote: &PacketView<'_>) -> bool {
-        quote.tuple().is_some_and(|tuple| self.l2tp.shares(tuple.dst, tuple.src.addr))
-    }
-
-    /// A device complains of a datagram that came to the shared port 1701.
-    fn error_of_shared(
-        &self,
-        now: Timestamp,
-        packet: &PacketView<'_>,
-        error: &IcmpError<'_>,
-        quote: &PacketView<'_>,
-        nat: &mut Nat,
-    ) -> Decision {
-        if let Some(reason) = nat.judge_error(error) {
-            return nat.refuse(reason);
-        }
-        let Some(wan) = nat.address() else { return nat.refuse(DropReason::NoAddress) };
-        let Some(shown) = quote.tuple() else { return nat.refuse(DropReason::Malformed) };
-        let original = Tuple { dst: Endpoint::new(wan, L2TP), ..shown };
-        match Forward::of_udp_error(packet, error, (wan, packet.dst), &shown, &original) {
-            Some(forward) => {
-                nat.carried(now, Direction::Outbound, shown.dst.addr, packet.total_len);
-                Decision::Forward(forward)
-            }
-            None => nat.refuse(DropReason::Malformed),
-        }
-    }
-
-    /// Says once in a while why a device's VPN does not pass.
-    fn complain(&mut self, now: Timestamp, packet: &PacketView<'_>, switch: Switch, reason: DropReason) {
-        if self.is_news(now, packet, reason) {
-            log::warn!(
-                "{} is refused the VPN server {}: {} (see passthrough.{})",
-                packet.src,
-                packet.dst,
-                reason.explanation(),
-                switch.name()
-            );
-        }
-    }
-
-    /// The same where no switch of the owner's is the cause.
-    fn complain_of(&mut self, now: Timestamp, packet: &PacketView<'_>, reason: DropReason) {
-        if self.is_news(now, packet, reason) {
-            log::warn!("{} → {}: {}", packet.src, packet.dst, reason.explanation());
-        }
-    }
-
-    /// The same of a PPTP call.
-    fn complain_of_call(&mut self, now: Timestamp, packet: &PacketView<'_>, reason: DropReason) {
-        let Some(id) = pptp::packets::call_id(packet).filter(|_| self.is_news(now, packet, reason)) else {
-            return;
-        };
-        log::warn!("{} → {}, GRE with Call ID {}: {}", packet.src, packet.dst, id.0, reason.explanation());
-    }
-
-    /// Has it not been said lately that these packets are dropped?
-    fn is_news(&mut self, now: Timestamp, packet: &PacketView<'_>, reason: DropReason) -> bool {
-        let key = (packet.src, packet.dst, reason);
-        if self.complaints.get(&key).is_some_and(|&last| now.since(last) < COMPLAIN_EVERY) {
-            return false;
-        }
-        if self.complaints.len() >= MAX_COMPLAINTS {
-            self.complaints.retain(|_, &mut last| now.since(last) < COMPLAIN_EVERY);
-            if self.complaints.len() >= MAX_COMPLAINTS {
-                return false;
-            }
-        }
-        self.complaints.insert(key, now);
-        true
-    }
-
     /// What must outlive natd, so that IPsec goes on after a restart.
     pub fn memory(&self) -> Memory {
         self.ipsec.memory()
@@ -847,6 +560,9 @@ impl Passthrough {
                 Answer::Decided(decision) => decision,
                 Answer::Wait { .. } => nat.refuse(held.reason),
             };
+            if let Decision::Drop(reason) = &decision {
+                self.refusals.note(now, &packet, held.direction, *reason);
+            }
             release_as(held.id, decision, nat);
         }
         self.ipsec.handle_timeout(now, &self.settings);

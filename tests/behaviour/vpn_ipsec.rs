@@ -773,6 +773,23 @@ fn a_device_has_a_limited_number_of_pairs_and_servers_and_takes_none_from_others
 }
 
 #[test]
+fn forged_devices_cannot_use_up_memory_and_tunnels_go_on() {
+    let mut w = World::new();
+    tunnel(&mut w, A, 1);
+    in_use(&mut w, A, 0x1000);
+    let mut sent = 0_u32;
+    for device in 20..=250 {
+        for spi in 0..64 {
+            let from = Ipv4Addr::new(192, 168, 1, device);
+            sent += u32::from(matches!(w.lan(&esp(from, T, 0x9000 + spi, 1)), Out::Sent(_)));
+        }
+    }
+    assert!((8000..=8192).contains(&sent), "{sent} pairs were made");
+    w.effects();
+    assert_eq!(reached(&mut w, &esp(S, WAN, 0x1000, 9)), [A]);
+}
+
+#[test]
 fn a_device_cannot_take_another_s_spi_by_sending_esp() {
     let mut w = World::new();
     tunnel(&mut w, A, 1);

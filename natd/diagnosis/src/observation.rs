@@ -127,7 +127,7 @@ impl Observation<'_> {
         self.direction == Direction::Outbound
     }
 
-    /// Could it be the repetition of one with these lengths?
+    /// What is remembered of it.
     pub fn trace(&self) -> Trace {
         Trace {
             mark: self.mark,
@@ -135,14 +135,14 @@ impl Observation<'_> {
             device_port: self.device_port,
             server_port: self.server_port,
             protocol: self.transport.protocol(),
-            id: id(self.sighting.as_ref()),
+            id: packet_id(self.sighting.as_ref()),
             payload_len: self.payload_len,
         }
     }
 }
 
 /// SPI, Call ID or Tunnel ID as it stands in the packet, i.e. the receiver's; 0 without one.
-fn id(sighting: Option<&Sighting<'_>>) -> u32 {
+pub(crate) fn packet_id(sighting: Option<&Sighting<'_>>) -> u32 {
     match sighting {
         Some(Sighting::NatTEsp(header) | Sighting::Esp(header)) => header.spi.0,
         Some(Sighting::Ah(header)) => header.spi.0,
@@ -221,7 +221,7 @@ pub struct IcmpReport {
 }
 
 /// What an ICMP error says, the same for both IP versions.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum IcmpKind {
     /// 3/0; ICMPv6 1/0.
     NetUnreachable,

@@ -169,7 +169,9 @@ impl Pair {
 
     pub(crate) fn observe(&mut self, seen: &Observation<'_>) {
         self.last_seen = self.last_seen.max(seen.at());
-        let Some(kind) = Kind::of(seen) else {
+        let known = || self.openvpn.as_ref().is_some_and(|openvpn| openvpn.owns(seen));
+        let kind = Kind::of(seen).or_else(|| known().then_some(Kind::OpenVpn));
+        let Some(kind) = kind else {
             let [outbound, inbound] = &mut self.beside.packets;
             if seen.is_outbound() {
                 *outbound += 1;

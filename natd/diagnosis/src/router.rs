@@ -67,6 +67,8 @@ pub struct Router {
     pub l2tp: Switch,
     /// `passthrough.multi`.
     pub multi: Switch,
+    /// The router's own addresses on the LAN: what it sends to a device itself comes from one of them.
+    pub own: Vec<IpAddr>,
     /// The WAN's addresses now: IPv4 first.
     pub wan: Vec<IpAddr>,
     /// When the IPv4 address last became another one, and what it was before.

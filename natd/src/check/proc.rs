@@ -43,3 +43,8 @@ pub fn default_routes(text: &str) -> impl Iterator<Item = &str> {
         (destination == "00000000" && mask == "00000000").then_some(interface)
     })
 }
+
+/// The third word of each line, such as the device in `/proc/net/pppoe`.
+pub fn third_words(text: &str) -> impl Iterator<Item = &str> {
+    text.lines().filter_map(|line| line.split_whitespace().nth(2))
+}

@@ -16,6 +16,7 @@ fn healthy() -> Seen {
     Seen {
         links: vec![(name("eth1"), Link::Up), (name("br-lan"), Link::Up)],
         wan_addresses: vec![InterfaceAddress { addr: Ipv4Addr::new(203, 0, 113, 7), prefix: 24 }],
+        line: line::Line { kind: Some(1), mtu: Some(1500), below: None },
         running: None,
         abilities: Ok(Abilities { backend: Backend::Nft, socket_match: true, null_binding: true }),
         ctnetlink: Ok(()),
@@ -128,6 +129,56 @@ fn each_fault_is_found_and_nothing_else() {
         fault(&mut seen);
         assert_eq!(said(&seen), [expected]);
     }
+}
+
+#[test]
+fn the_line_is_told_by_address_kind_and_mtu() {
+    let ethernet = line::Line { kind: Some(1), mtu: Some(1500), below: None };
+    let pppoe = |mtu, below: u32| line::Line {
+        kind: Some(512),
+        mtu: Some(mtu),
+        below: Some(("eth1".to_owned(), below)),
+    };
+    let cases: [([u8; 4], line::Line, &[&str]); 19] = [
+        ([10, 0, 0, 2], ethernet.clone(), &["warning double-nat"]),
+        ([172, 16, 0, 2], ethernet.clone(), &["warning double-nat"]),
+        ([172, 32, 0, 2], ethernet.clone(), &[]),
+        ([192, 168, 178, 20], ethernet.clone(), &["warning double-nat"]),
+        ([100, 64, 0, 1], ethernet.clone(), &["warning cgnat"]),
+        ([100, 127, 255, 254], ethernet.clone(), &["warning cgnat"]),
+        ([100, 128, 0, 1], ethernet.clone(), &[]),
+        ([100, 63, 255, 255], ethernet.clone(), &[]),
+        (
+            [192, 0, 0, 2],
+            line::Line { kind: Some(769), mtu: Some(1460), below: None },
+            &["warning shared-ipv4"],
+        ),
+        ([203, 0, 113, 7], line::Line { kind: Some(769), ..ethernet.clone() }, &["warning shared-ipv4"]),
+        ([192, 0, 0, 8], ethernet.clone(), &[]),
+        ([203, 0, 113, 7], line::Line { mtu: Some(1460), ..ethernet.clone() }, &["note shared-ipv4"]),
+        ([203, 0, 113, 7], pppoe(1492, 1500), &[]),
+        ([203, 0, 113, 7], pppoe(1500, 1508), &[]), // RFC 4638
+        ([203, 0, 113, 7], pppoe(1500, 1500), &["warning wan-mtu"]),
+        ([203, 0, 113, 7], line::Line { mtu: Some(9000), ..ethernet.clone() }, &["warning wan-mtu"]),
+        ([203, 0, 113, 7], line::Line { mtu: Some(575), ..ethernet.clone() }, &["warning wan-mtu"]),
+        ([203, 0, 113, 7], line::Line { mtu: Some(576), ..ethernet.clone() }, &[]),
+        ([203, 0, 113, 7], line::Line { mtu: None, ..ethernet }, &[]),
+    ];
+    for (address, line, expected) in cases {
+        let wan_addresses = vec![InterfaceAddress { addr: address.into(), prefix: 24 }];
+        let seen = Seen { wan_addresses, line: line.clone(), ..healthy() };
+        assert_eq!(said(&seen), expected, "{address:?} {line:?}");
+    }
+}
+
+#[test]
+fn pppoe_is_carried_by_the_only_device_of_its_table() {
+    let head = "Id       Address              Device\n";
+    let row = |device: &str| format!("00000100 00:11:22:33:44:55    {device}\n");
+    assert_eq!(line::pppoe_device(&[head, &row("eth1")].concat()), Some("eth1"));
+    assert_eq!(line::pppoe_device(&[head, &row("eth1"), &row("eth1")].concat()), Some("eth1"));
+    assert_eq!(line::pppoe_device(&[head, &row("eth1"), &row("eth2")].concat()), None);
+    assert_eq!([head, "", "a b"].map(line::pppoe_device), [None; 3]);
 }
 
 #[test]

@@ -4,6 +4,7 @@
 //! the three cannot disagree.
 
 mod help;
+mod vpn;
 
 use std::ffi::{OsStr, OsString};
 use std::net::Ipv4Addr;
@@ -14,6 +15,7 @@ use nat_core::flow::Protocol;
 use crate::config::schema::distance;
 use crate::io::control;
 pub(super) use help::help;
+pub use vpn::{CaptureOptions, DiagnoseOptions, IpVersion, ProbeOptions};
 
 /// Where the configuration is unless `--config` says otherwise.
 pub const DEFAULT_CONFIG: &str = "/etc/natd/natd.toml";
@@ -47,6 +49,12 @@ pub enum Invocation {
         /// The control socket.
         socket: PathBuf,
     },
+    /// What keeps VPNs from working, live or from a capture.
+    Diagnose(DiagnoseOptions),
+    /// What reaches a VPN server.
+    Probe(ProbeOptions),
+    /// A recording of VPN packets.
+    Capture(CaptureOptions),
 }
 
 /// For `natd run`.
@@ -128,6 +136,8 @@ pub struct Subcommand {
     /// Its name.
     pub name: &'static str,
     summary: &'static str,
+    /// What it takes beside options.
+    operand: Option<Operand>,
     options: &'static [Flag],
     /// Exit codes and examples.
     details: &'static str,
@@ -147,6 +157,26 @@ struct Flag {
     /// What its value is called, when it has one.
     value: Option<&'static str>,
     help: &'static str,
+    times: Times,
+}
+
+/// How often an option may be given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Times {
+    /// Once or not at all.
+    Optional,
+    /// Once; the subcommand cannot do without.
+    Required,
+    /// Any number of times.
+    Many,
+}
+
+/// What a subcommand takes without a name.
+#[derive(Debug, PartialEq, Eq)]
+struct Operand {
+    name: &'static str,
+    help: &'static str,
+    required: bool,
 }
 
 const CONFIG: Flag = flag("--config", Some("FILE"), "configuration file [/etc/natd/natd.toml]");
@@ -160,14 +190,15 @@ const PROTOCOL: Flag = flag("--protocol", Some("P"), "only flows of this protoco
 const HELP: Flag = flag("--help", None, "this help");
 
 const fn flag(name: &'static str, value: Option<&'static str>, help: &'static str) -> Flag {
-    Flag { name, value, help }
+    Flag { name, value, help, times: Times::Optional }
 }
 
 /// The subcommands, in the order of the help.
-static SUBCOMMANDS: [Subcommand; 6] = [
+static SUBCOMMANDS: [Subcommand; 9] = [
     Subcommand {
         name: "run",
         summary: "translate until a signal or `natd stop` ends it",
+        operand: None,
         options: &[CONFIG, SOCKET, HELP],
         details: "\
 natd stays in the foreground and logs to standard error. SIGTERM and SIGINT end it, SIGHUP reads the
@@ -185,6 +216,7 @@ Example:
     Subcommand {
         name: "stop",
         summary: "end the running natd and wait until it has cleaned up",
+        operand: None,
         options: &[OPEN, JSON, SOCKET, HELP],
         details: "\
 The guard against untranslated packets stays, unless another NAT serves the WAN or --open is given.
@@ -202,6 +234,7 @@ Example:
     Subcommand {
         name: "check",
         summary: "look at configuration, kernel and surroundings; change nothing",
+        operand: None,
         options: &[CONFIG, JSON, SOCKET, HELP],
         details: "\
 Is the configuration valid, the kernel able, and does nothing else translate on the same interface?
@@ -219,6 +252,7 @@ Example:
     Subcommand {
         name: "status",
         summary: "what natd does, how much, and what it drops",
+        operand: None,
         options: &[WATCH, JSON, PROMETHEUS, SOCKET, HELP],
         details: "\
 Exit codes: 0 up and translating, 1 starting or stopping, 2 usage, 3 up and waiting for a WAN address,
@@ -234,6 +268,7 @@ Examples:
     Subcommand {
         name: "flows",
         summary: "the sessions: who talks to whom, through which port",
+        operand: None,
         options: &[DEVICE, PROTOCOL, JSON, SOCKET, HELP],
         details: "\
 Sorted by device, protocol and port; with --json a list in no particular order.
@@ -256,6 +291,7 @@ Examples:
     Subcommand {
         name: "sessions",
         summary: "the VPN sessions: who uses which server, how far it is",
+        operand: None,
         options: &[WATCH, JSON, SOCKET, HELP],
         details: "\
 IDS are SPIs, Call IDs and the like, as inside/remote: by the first the server addresses the device, by the
@@ -274,6 +310,9 @@ Examples:
             (socket, false, json) => Ok(Invocation::Sessions(SessionsOptions { socket, json })),
         },
     },
+    vpn::DIAGNOSE,
+    vpn::PROBE,
+    vpn::CAPTURE,
 ];
 
 fn status(given: &Given) -> Result<Invocation, String> {
@@ -290,6 +329,7 @@ fn status(given: &Given) -> Result<Invocation, String> {
 
 /// Options as they were given.
 struct Given {
+    operand: Option<OsString>,
     options: Vec<(&'static str, OsString)>,
 }
 
@@ -323,6 +363,16 @@ impl Given {
         let Some(value) = self.value(flag) else { return Ok(None) };
         read(&value.to_string_lossy()).map(Some).map_err(|problem| format!("{}: {problem}", flag.name))
     }
+
+    /// Every value of an option that may be given several times.
+    fn texts<T>(&self, flag: &Flag, read: fn(&str) -> Result<T, String>) -> Result<Vec<T>, String> {
+        let given = self.options.iter().filter(|(name, _)| *name == flag.name);
+        given
+            .map(|(name, value)| {
+                read(&value.to_string_lossy()).map_err(|problem| format!("{name}: {problem}"))
+            })
+            .collect()
+    }
 }
 
 /// Reads the arguments after the program's name.
@@ -345,11 +395,17 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Invocation, Str
         _ => {}
     }
     let subcommand = subcommand(&first)?;
-    let mut given = Given { options: Vec::new() };
+    let mut given = Given { operand: None, options: Vec::new() };
     while let Some(arg) = args.next() {
         let (name, attached) = split(&arg);
         if name == "-h" || name == HELP.name {
             return Ok(Invocation::Help(Some(subcommand)));
+        }
+        // "-" alone is standard input.
+        let bare = name == "-" || !name.starts_with('-');
+        if bare && subcommand.operand.is_some() && given.operand.is_none() {
+            given.operand = Some(arg);
+            continue;
         }
         let flag = option(subcommand, &name)?;
         let value = match (flag.value, attached) {
@@ -361,10 +417,14 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Invocation, Str
                 args.next().filter(|value| !value.is_empty()).ok_or_else(missing)?
             }
         };
-        if given.has(flag) {
+        if given.has(flag) && flag.times != Times::Many {
             return Err(format!("{} is given twice", flag.name));
         }
         given.options.push((flag.name, value));
+    }
+    if let (Some(Operand { name, required: true, .. }), None) = (&subcommand.operand, &given.operand) {
+        let command = subcommand.name;
+        return Err(format!("natd {command} needs a {name}; `natd {command} --help` tells more"));
     }
     (subcommand.build)(&given)
 }
@@ -396,7 +456,7 @@ fn option(subcommand: &'static Subcommand, name: &str) -> Result<&'static Flag, 
         return Ok(flag);
     }
     let command = subcommand.name;
-    if !name.starts_with('-') {
+    if name == "-" || !name.starts_with('-') {
         return Err(format!(
             "natd {command} does not take {name:?}; `natd {command} --help` says what it takes"
         ));

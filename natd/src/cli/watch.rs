@@ -1,4 +1,5 @@
-//! `natd status --watch` and `natd sessions --watch`: asks every second and shows the answer until a key or a signal ends it.
+//! `natd status --watch`, `natd sessions --watch` and `natd diagnose --watch`: asks every second and shows the
+//! answer until a key or a signal ends it.
 
 use std::path::Path;
 use std::time::Duration;
@@ -10,7 +11,7 @@ use crate::report::text;
 use crate::report::watch::{self, Size, Style, View};
 
 /// Less than a second, so that a daemon that hangs does not keep the keys waiting.
-const PATIENCE: Duration = Duration::from_millis(800);
+pub(super) const PATIENCE: Duration = Duration::from_millis(800);
 
 /// Control-C, which the terminal hands over as a key while the screen is ours.
 const INTERRUPT: u8 = 3;

@@ -72,6 +72,8 @@ pub const TABLES: &[Table] = &[
     Table { name: "kernel", times: Times::Once, keys: &["rules", "queue", "queues", "queue_length"] },
     Table { name: "control", times: Times::Once, keys: &["socket"] },
     Table { name: "log", times: Times::Once, keys: &["level"] },
+    Table { name: "diagnosis", times: Times::Once, keys: &["observe"] },
+    Table { name: "sessions", times: Times::Once, keys: &["log", "format", "max_size"] },
 ];
 
 /// Is `key` in the table `name` of [`TABLES`]?

@@ -60,6 +60,12 @@ fn every_key_sets_its_field() {
         socket = "/tmp/natd.sock"
         [log]
         level = "trace"
+        [diagnosis]
+        observe = false
+        [sessions]
+        log = "/var/log/natd/vpn.log"
+        format = "text"
+        max_size = "64K"
     "#;
     let forward = |protocol, first, last, host: [u8; 4], internal_first| Forward {
         protocol,
@@ -90,7 +96,28 @@ fn every_key_sets_its_field() {
     expected.kernel = Kernel { rules: Rules::Iptables, queue: 65532, queues: 4, queue_length: 1024 };
     expected.socket = "/tmp/natd.sock".into();
     expected.log = LevelFilter::Trace;
-    assert_eq!(Config::parse(text), Ok((expected, Vec::new())));
+    expected.observe = false;
+    expected.sessions = SessionLog {
+        to: LogTo::File("/var/log/natd/vpn.log".into()),
+        format: LogFormat::Text,
+        max_size: 65_536,
+    };
+    let (config, remarks) = Config::parse(text).unwrap();
+    assert_eq!(config, expected);
+    let remarks: Vec<String> = remarks.iter().map(ToString::to_string).collect();
+    assert_eq!(remarks, ["line 44: sessions.log: nothing is written down while diagnosis.observe is false"]);
+}
+
+#[test]
+fn sizes_are_bytes_or_have_a_unit() {
+    let size = |value: &str| {
+        let text = format!("[nat]\n{MINIMUM}\n[sessions]\nlog = \"log\"\nmax_size = {value}\n");
+        Config::parse(&text).unwrap().0.sessions.max_size
+    };
+    assert_eq!(size("5000"), 5000);
+    assert_eq!(size("\"5000\""), 5000);
+    assert_eq!(size("\"4K\""), 4096);
+    assert_eq!(size("\"1024M\""), 1 << 30);
 }
 
 #[test]
@@ -269,6 +296,8 @@ fn a_reload_takes_over_all_but_scope_kernel_and_socket() {
     new.kernel = Kernel { rules: Rules::Nft, queue: 1, queues: 2, queue_length: 300 };
     new.socket = "/tmp/natd.sock".into();
     new.passthrough.scope = ::passthrough::settings::Scope::Vpn;
+    new.observe = false;
+    new.sessions = SessionLog { to: LogTo::Log, format: LogFormat::Text, max_size: 5000 };
     assert_eq!(
         old.needs_restart(&new),
         [
@@ -277,7 +306,11 @@ fn a_reload_takes_over_all_but_scope_kernel_and_socket() {
             "kernel.queue",
             "kernel.queues",
             "kernel.queue_length",
-            "control.socket"
+            "control.socket",
+            "diagnosis.observe",
+            "sessions.log",
+            "sessions.format",
+            "sessions.max_size"
         ]
     );
 }

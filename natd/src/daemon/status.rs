@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use nat_core::decision::DropReason;
 use nat_core::flow::{Direction, Protocol};
@@ -15,7 +15,7 @@ use passthrough::view::{Ids, Learned, TunnelView};
 use super::Shared;
 use super::world::Side;
 use crate::io::clock;
-use crate::io::control::Answer;
+use crate::io::control::{Answer, ErrorLine, Refusal};
 use crate::io::nfqueue::QueueStats;
 use crate::io::rules::{Dropped, Kernel};
 use crate::report::{self, FlowRow, State, Status, TunnelIds, TunnelRow};
@@ -159,6 +159,22 @@ pub(super) fn sessions(shared: &Shared, answer: &mut Answer<'_>) -> io::Result<(
     let tunnels = shared.sessions();
     let now = clock::now();
     tunnels.iter().try_for_each(|tunnel| answer.line(&tunnel_row(tunnel, now)))
+}
+
+/// What keeps VPNs from working, one line.
+pub(super) fn diagnosis(
+    shared: &Shared,
+    device: Option<IpAddr>,
+    server: Option<IpAddr>,
+    answer: &mut Answer<'_>,
+) -> io::Result<()> {
+    match &shared.observer {
+        Some(observer) => answer.line(&observer.report(device, server)),
+        None => answer.line(&ErrorLine {
+            error: "natd does not watch VPNs: diagnosis.observe is false in its configuration".into(),
+            code: Refusal::Failed,
+        }),
+    }
 }
 
 fn tunnels_by_protocol(shared: &Shared) -> BTreeMap<String, u64> {

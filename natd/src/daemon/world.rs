@@ -38,6 +38,11 @@ impl Side {
 }
 
 impl Side {
+    /// Its number; 0 while it is not there.
+    pub(super) fn index(&self) -> u32 {
+        self.index
+    }
+
     /// The networks on it: address and length.
     pub(super) fn prefixes(&self) -> impl Iterator<Item = (Ipv4Addr, u8)> {
         self.addresses.iter().map(|address| {

@@ -32,7 +32,7 @@ mod client;
 mod server;
 
 use std::io::{self, Write};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use nat_core::flow::Protocol;
 use serde::{Deserialize, Serialize};
@@ -61,6 +61,13 @@ pub enum Request {
     },
     /// A line for each VPN session: [`crate::report::TunnelRow`], in any order.
     Sessions,
+    /// One line: [`crate::report::diagnosis::DiagnosisReport`].
+    Diagnose {
+        /// Only what is about this device.
+        device: Option<IpAddr>,
+        /// Only what is about this server.
+        server: Option<IpAddr>,
+    },
     /// Clean up and end; the connection tells when that is done.
     Stop {
         /// Remove the guard too.
@@ -72,7 +79,7 @@ impl Request {
     /// Does it change anything, so that not everyone may ask for it?
     pub const fn changes_state(&self) -> bool {
         match self {
-            Self::Status | Self::Flows { .. } | Self::Sessions => false,
+            Self::Status | Self::Flows { .. } | Self::Sessions | Self::Diagnose { .. } => false,
             Self::Stop { .. } => true,
         }
     }
@@ -83,18 +90,24 @@ impl Request {
     /// What is wrong with it, in words.
     pub fn parse(line: &[u8]) -> Result<Self, String> {
         let wire: WireRequest = serde_json::from_slice(line).map_err(|error| error.to_string())?;
-        let WireRequest { command, device, protocol, open } = wire;
+        let WireRequest { command, device, server, protocol, open } = wire;
+        if command == "diagnose" && (&protocol, open) == (&None, None) {
+            let read = |text: Option<String>| text.map(|text| any_address(&text)).transpose();
+            return Ok(Self::Diagnose { device: read(device)?, server: read(server)? });
+        }
         let device = device.map(|text| address(&text)).transpose()?;
         let protocol = protocol.map(|text| protocol_named(&text)).transpose()?;
-        match (command.as_str(), device, protocol, open) {
-            ("status", None, None, None) => Ok(Self::Status),
-            ("flows", device, protocol, None) => Ok(Self::Flows { device, protocol }),
-            ("sessions", None, None, None) => Ok(Self::Sessions),
-            ("stop", None, None, open) => Ok(Self::Stop { open: open.unwrap_or(false) }),
-            ("status" | "flows" | "sessions" | "stop", ..) => {
+        match (command.as_str(), device, protocol, open, server) {
+            ("status", None, None, None, None) => Ok(Self::Status),
+            ("flows", device, protocol, None, None) => Ok(Self::Flows { device, protocol }),
+            ("sessions", None, None, None, None) => Ok(Self::Sessions),
+            ("stop", None, None, open, None) => Ok(Self::Stop { open: open.unwrap_or(false) }),
+            ("status" | "flows" | "sessions" | "diagnose" | "stop", ..) => {
                 Err(format!("{command:?} does not take all of these fields"))
             }
-            _ => Err(format!("no command is called {command:?}; there are status, flows, sessions and stop")),
+            _ => Err(format!(
+                "no command is called {command:?}; there are status, flows, sessions, diagnose and stop"
+            )),
         }
     }
 
@@ -109,6 +122,11 @@ impl Request {
                 ..name("flows")
             },
             Self::Sessions => name("sessions"),
+            Self::Diagnose { device, server } => WireRequest {
+                device: device.map(|device| device.to_string()),
+                server: server.map(|server| server.to_string()),
+                ..name("diagnose")
+            },
             Self::Stop { open } => WireRequest { open: Some(*open), ..name("stop") },
         };
         let mut line = serde_json::to_string(&wire).expect("strings and booleans are JSON");
@@ -124,6 +142,8 @@ struct WireRequest {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     device: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    server: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     protocol: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     open: Option<bool>,
@@ -135,6 +155,14 @@ struct WireRequest {
 /// What is wrong with it, in words.
 pub fn address(text: &str) -> Result<Ipv4Addr, String> {
     text.parse().map_err(|_| format!("{text:?} is not an IPv4 address such as 192.168.1.10"))
+}
+
+/// Reads an IPv4 or IPv6 address.
+///
+/// # Errors
+/// What is wrong with it, in words.
+pub fn any_address(text: &str) -> Result<IpAddr, String> {
+    text.parse().map_err(|_| format!("{text:?} is not an address such as 192.168.1.10 or 2001:db8::10"))
 }
 
 /// Reads a protocol's name.
@@ -221,6 +249,11 @@ mod tests {
             Request::Sessions,
             Request::Flows { device: None, protocol: None },
             Request::Flows { device, protocol: Some(Protocol::Udp) },
+            Request::Diagnose { device: None, server: None },
+            Request::Diagnose {
+                device: Some(Ipv4Addr::new(192, 168, 1, 10).into()),
+                server: Some("2001:db8::9".parse().unwrap()),
+            },
             Request::Stop { open: true },
             Request::Stop { open: false },
         ] {
@@ -247,6 +280,9 @@ mod tests {
             (r#"{"command":"reboot"}"#, r#"no command is called "reboot""#),
             (r#"{"command":"status","open":true}"#, r#""status" does not take"#),
             (r#"{"command":"sessions","protocol":"udp"}"#, r#""sessions" does not take"#),
+            (r#"{"command":"flows","server":"198.51.100.9"}"#, r#""flows" does not take"#),
+            (r#"{"command":"diagnose","protocol":"udp"}"#, r#""diagnose" does not take"#),
+            (r#"{"command":"diagnose","server":"vpn.example"}"#, "not an address"),
             (r#"{"command":"flows","device":"fe80::1"}"#, "not an IPv4 address"),
             (r#"{"command":"flows","protocol":"gre"}"#, "not a protocol"),
             (r#"{"command":"stop","now":true}"#, "unknown field `now`"),

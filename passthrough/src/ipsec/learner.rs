@@ -26,6 +26,8 @@
 //! After a rekey, old and new pair live side by side until the old one has been silent for long. Gates of a device
 //! that moved on to a newer pair, or did not move at all, close after a while.
 
+mod candidates;
+
 use crate::sorted::SortedMap;
 use alloc::vec::Vec;
 use core::net::Ipv4Addr;
@@ -154,6 +156,8 @@ pub(super) struct Remote {
     senders: SortedMap<Ipv4Addr, Sender>,
     /// Changes with whatever may change a verdict on a packet that is held.
     changes: u32,
+    /// Is there no room for further pairs, this remote host's and all others' together?
+    pub(super) is_full: bool,
 }
 
 /// Whose an inbound packet is.
@@ -189,6 +193,11 @@ impl Remote {
     /// How often something changed that a verdict depends on.
     pub(super) fn changes(&self) -> u32 {
         self.changes
+    }
+
+    /// How many pairs there are.
+    pub(super) fn pairs(&self) -> usize {
+        self.children.len()
     }
 
     /// Every pair, oldest first.
@@ -407,123 +416,6 @@ impl Remote {
         Verdict::Several(devices)
     }
 
-    /// Enters an SPI that was never seen. `None`: it can be nobody's.
-    fn first_seen(&mut self, now: Timestamp, spi: u32, cap: u8) -> Option<usize> {
-        let all = self.candidates(now);
-        let (mut candidates, mut chosen) = (all.clone(), false);
-        if devices(&self.children, &all).len() > usize::from(cap) {
-            candidates.retain(|id| self.is_lively(now, *id));
-            // Where there is room, those that are unlikely but have just spoken are asked too.
-            let prompted = |id: &&u32| self.is_prompted(now, **id) && !candidates.contains(id);
-            let unlikely: Vec<u32> = all.iter().filter(prompted).copied().collect();
-            let together = [candidates.as_slice(), &unlikely].concat();
-            if devices(&self.children, &together).len() <= usize::from(cap) {
-                candidates = together;
-            }
-            if devices(&self.children, &candidates).len() > usize::from(cap) {
-                let spoken_for = self.spoken_for();
-                candidates.retain(|id| {
-                    !spoken_for.contains(id) || self.is_prompted(now, *id) || self.is_recalled(now, *id)
-                });
-            }
-            chosen = candidates.len() < all.len();
-            if candidates.is_empty() {
-                (candidates, chosen) = (all, false);
-            }
-        }
-        if candidates.is_empty() {
-            return None;
-        }
-        if self.unknown.len() >= MAX_UNKNOWN {
-            let oldest = self.unknown.iter().enumerate().min_by_key(|(_, unknown)| unknown.last);
-            let oldest = oldest.map_or(0, |(place, _)| place);
-            self.unknown.remove(oldest);
-        }
-        let mut score = Score::default();
-        score.begin(candidates.iter().filter_map(|id| {
-            let child = self.children.get(id)?;
-            Some((child.device, self.hazard(now, child)))
-        }));
-        self.unknown.push(Unknown { spi, last: now, packets: 0, candidates, chosen, score });
-        self.changes = self.changes.wrapping_add(1);
-        Some(self.unknown.len() - 1)
-    }
-
-    /// Gates that are owed to as many SPIs as there are of them: nobody knows which is whose, but a further SPI is
-    /// none of theirs.
-    fn spoken_for(&self) -> Vec<u32> {
-        let mut all = Vec::new();
-        for group in self.unknown.iter().filter(|unknown| unknown.packets > 1) {
-            let inside = |unknown: &&Unknown| {
-                let mut open = unknown.candidates.iter().filter(|id| self.is_open(**id)).peekable();
-                unknown.packets > 1 && open.peek().is_some() && open.all(|id| group.candidates.contains(id))
-            };
-            let gates = group.candidates.iter().filter(|id| self.is_open(**id));
-            if self.unknown.iter().filter(inside).count() >= gates.clone().count() {
-                all.extend(gates);
-            }
-        }
-        all
-    }
-
-    fn is_open(&self, id: u32) -> bool {
-        self.children.get(&id).is_some_and(Child::is_open)
-    }
-
-    /// Is this pair known from before a restart that was a moment ago?
-    fn is_recalled(&self, now: Timestamp, id: u32) -> bool {
-        let child = self.children.get(&id);
-        child.is_some_and(|c| c.learned == Learned::Restart && now.since(c.created) <= FRESH)
-    }
-
-    /// Has the device of this pair just sent something?
-    fn is_prompted(&self, now: Timestamp, id: u32) -> bool {
-        let sender = self.children.get(&id).and_then(|child| self.senders.get(&child.device));
-        sender.is_some_and(|sender| sender.may_be_answered(now))
-    }
-
-    /// Is it likely that the remote host uses this pair for the first time now?
-    fn is_lively(&self, now: Timestamp, id: u32) -> bool {
-        let Some(child) = self.children.get(&id) else { return false };
-        let since = child.renewed;
-        let listens = || {
-            let of_device = self.children.values().filter(|c| c.device == child.device);
-            let (sent, received) =
-                of_device.fold((0, 0), |(sent, received), c| (sent + c.packets[0], received + c.packets[1]));
-            received >= 4 * sent || received == 0
-        };
-        if child.must_have_shown(now) {
-            return false;
-        }
-        let sender = self.senders.get(&child.device);
-        if sender.is_some_and(Sender::speaks_first) {
-            return sender.is_some_and(|sender| sender.may_be_answered(now));
-        }
-        now.since(since) <= FRESH
-            || sender.is_some_and(|sender| sender.may_be_answered(now))
-            || (now.since(since) <= LISTENS && listens())
-            || (child.origin == Origin::Restart && now.since(since) <= RECOVERS)
-            // Who spoke, and who listens, was forgotten with the restart.
-            || self.is_recalled(now, id)
-    }
-
-    /// How often, in times a second, pairs in this state are used by the remote host for the first time. Only the
-    /// relation of such figures matters.
-    fn hazard(&self, now: Timestamp, child: &Child) -> f32 {
-        let age = now.since(child.renewed);
-        let spontaneous = match age.as_millis() {
-            0..=700 => 2.0,
-            701..=5_000 => 0.3,
-            5_001..=15_000 => 0.1,
-            _ => 0.005,
-        };
-        let fits = self.senders.get(&child.device).is_some_and(|sender| sender.may_be_answered(now));
-        let answers = if fits { 5.0 } else { 0.0 };
-        // What has been asked before has most likely been answered before.
-        let unseen = if child.must_have_shown(now) { 1e-4 } else { 1.0 };
-        (spontaneous + answers) * unseen
-    }
-
     /// A device has sent ESP while somebody's SPI is being looked for.
     fn heard_from(&mut self, now: Timestamp, device: Ipv4Addr) {
         // Whichever pair carries a question: the answer comes by the one that was agreed on last.
@@ -605,27 +497,6 @@ impl Remote {
         }
     }
 
-    /// Children that an SPI which is seen for the first time may belong to.
-    fn candidates(&self, now: Timestamp) -> Vec<u32> {
-        if !self.open.is_empty() {
-            return self.open.clone();
-        }
-        // Whoever could forge the remote host's address could use up a gate with one packet: doubt that.
-        self.doubted.iter().filter(|id| self.is_doubtful(now, id)).copied().collect()
-    }
-
-    fn is_doubtful(&self, now: Timestamp, id: &u32) -> bool {
-        self.children.get(id).is_some_and(|child| child.is_doubtful(now))
-    }
-
-    /// What is known of `id` may have to be doubted for a while.
-    fn doubt(&mut self, now: Timestamp, id: u32) {
-        let mut doubted = core::mem::take(&mut self.doubted);
-        doubted.retain(|other| *other != id && self.is_doubtful(now, other));
-        doubted.insert(doubted.partition_point(|other| *other < id), id);
-        self.doubted = doubted;
-    }
-
     /// The inbound SPI of `id` is known now.
     fn bind(&mut self, now: Timestamp, id: u32, spi: u32, guessed: bool) -> Learned {
         self.unknown.retain(|unknown| unknown.spi != spi);
@@ -679,7 +550,7 @@ impl Remote {
         learned: Learned,
     ) -> Option<u32> {
         let same = |c: &&Child| c.device == device;
-        if self.children.values().filter(same).count() >= MAX_CHILDREN {
+        if self.is_full || self.children.values().filter(same).count() >= MAX_CHILDREN {
             let oldest = self.children.iter().filter(|(_, c)| c.device == device).min_by_key(|(_, c)| c.last);
             let (&id, child) = oldest?;
             if now.since(child.last) < SUPERSEDED {
@@ -794,6 +665,12 @@ fn devices(children: &SortedMap<u32, Child>, ids: &[u32]) -> Vec<Ipv4Addr> {
         }
     }
     devices
+}
+
+/// Is every number of `few` among `many`? Both are sorted.
+fn is_subset(few: &[u32], many: &[u32]) -> bool {
+    let mut many = many.iter();
+    few.iter().all(|number| many.any(|other| other == number))
 }
 
 impl Child {

@@ -41,6 +41,8 @@ pub(crate) const NAT_T: u16 = 4500;
 const MAX_REMOTES: usize = 1024;
 /// And of those, how many one device may have.
 const MAX_REMOTES_PER_DEVICE: usize = 64;
+/// Pairs of SPIs in all: whoever forges source addresses on the LAN must not use up the router's memory.
+const MAX_PAIRS: usize = 8192;
 /// Payload this long ago still counts as "data flows".
 const RECENT: Duration = Duration::from_secs(30);
 /// And anything at all as "it lives".
@@ -52,6 +54,8 @@ const FORGET_EVERY: Duration = Duration::from_secs(5);
 pub(crate) struct Ipsec {
     ike: IkeSas,
     remotes: SortedMap<Ipv4Addr, Remote>,
+    /// Pairs of SPIs with all of them.
+    pairs: usize,
     /// Remote hosts to which the router itself speaks IPsec.
     router: SortedMap<Ipv4Addr, Timestamp>,
     /// Who last sent ESP with a reserved SPI to a remote host (RFC 4303 section 2.1).
@@ -83,6 +87,14 @@ pub(crate) enum Inbound {
     Decided(Decision),
     /// Keep it for a while: its owner may show.
     Wait(DropReason),
+}
+
+/// What is known of `addr`, from now on at the latest; `None`: there are too many.
+fn known(remotes: &mut SortedMap<Ipv4Addr, Remote>, addr: Ipv4Addr) -> Option<&mut Remote> {
+    if remotes.len() >= MAX_REMOTES && !remotes.contains_key(&addr) {
+        return None;
+    }
+    Some(remotes.or_default(addr))
 }
 
 impl Ipsec {
@@ -295,25 +307,22 @@ impl Ipsec {
     /// Does something with what is known of `addr`, unless `device` has too many remote hosts already, and takes note
     /// if that has changed it.
     fn with<T>(&mut self, addr: Ipv4Addr, device: Ipv4Addr, act: impl FnOnce(&mut Remote) -> T) -> Option<T> {
-        if !self.remotes.contains_key(&addr) {
-            let has = |esp: &&Remote| esp.users().any(|user| user == device);
-            if self.remotes.values().filter(has).count() >= MAX_REMOTES_PER_DEVICE {
-                return None;
+        let esp = match self.remotes.get_mut(&addr) {
+            Some(esp) => esp,
+            None => {
+                let has = |esp: &&Remote| esp.users().any(|user| user == device);
+                if self.remotes.values().filter(has).count() >= MAX_REMOTES_PER_DEVICE {
+                    return None;
+                }
+                known(&mut self.remotes, addr)?
             }
-        }
-        let esp = self.remote(addr)?;
-        let before = esp.changes();
+        };
+        let (changes, pairs) = (esp.changes(), esp.pairs());
+        esp.is_full = self.pairs >= MAX_PAIRS;
         let result = act(esp);
-        let changed = esp.changes() != before;
-        self.news |= changed;
+        self.news |= esp.changes() != changes;
+        self.pairs = (self.pairs + esp.pairs()).saturating_sub(pairs);
         Some(result)
-    }
-
-    fn remote(&mut self, addr: Ipv4Addr) -> Option<&mut Remote> {
-        if self.remotes.len() >= MAX_REMOTES && !self.remotes.contains_key(&addr) {
-            return None;
-        }
-        Some(self.remotes.or_default(addr))
     }
 
     /// IKE or payload inside UDP, from the WAN; `None`: the NAT decides, and tells [`Self::udp_delivered`].
@@ -496,8 +505,8 @@ impl Ipsec {
             Verdict::Nobody => match server(settings) {
                 _ if self.router.contains_key(&remote) => Decision::Pass,
                 Some(host) => {
-                    let taken =
-                        self.remote(remote).is_some_and(|esp| esp.give_to_server(now, header.spi.0, host));
+                    let taken = known(&mut self.remotes, remote)
+                        .is_some_and(|esp| esp.give_to_server(now, header.spi.0, host));
                     if taken {
                         carry::inbound(now, packet, host, Some(admission(host)), nat)
                     } else {
@@ -516,7 +525,7 @@ impl Ipsec {
 
     /// Conntrack knew ESP between the two when natd started.
     pub(crate) fn adopt(&mut self, now: Timestamp, device: Ipv4Addr, remote: Ipv4Addr) {
-        if let Some(esp) = self.remote(remote) {
+        if let Some(esp) = known(&mut self.remotes, remote) {
             if !esp.users().any(|user| user == device) {
                 esp.adopt(now, device);
             }
@@ -564,7 +573,7 @@ impl Ipsec {
             self.ike.recall(now, known);
         }
         for pair in &memory.pairs {
-            if let Some(esp) = self.remote(pair.remote) {
+            if let Some(esp) = known(&mut self.remotes, pair.remote) {
                 esp.recall(now, pair);
             }
         }
@@ -626,6 +635,7 @@ impl Ipsec {
             *news |= esp.changes() != before;
             !esp.is_empty()
         });
+        self.pairs = self.remotes.values().map(Remote::pairs).sum();
         self.router.retain(|_, last| now.since(*last) < settings.esp_idle);
         self.reserved.retain(|_, (_, last)| now.since(*last) < ALIVE);
     }

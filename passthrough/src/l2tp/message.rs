@@ -158,6 +158,24 @@ pub fn parse_ip(packet: &[u8]) -> Option<Message> {
     }
 }
 
+/// The Result Code AVP, 1 (RFC 2661 section 4.4.2), of a control message that [`parse`] reads: why its sender
+/// ends a tunnel or a session.
+pub fn result(datagram: &[u8]) -> Option<u16> {
+    let message = datagram.get(..usize::from(word(datagram, 2)?))?;
+    let mut at = CONTROL_HEADER;
+    while let Some(flags) = word(message, at) {
+        let length = usize::from(flags & AVP_LENGTH);
+        if length < AVP_HEADER {
+            return None;
+        }
+        if flags & HIDDEN == 0 && long(message, at + 2)? == 1 {
+            return word(message.get(..at + length)?, at + AVP_HEADER);
+        }
+        at += length;
+    }
+    None
+}
+
 fn session(packet: &[u8], to_at: usize, body: Body) -> Option<Message> {
     Some(Message { to: Id::Session(long(packet, to_at)?), to_at, body })
 }
@@ -369,6 +387,18 @@ mod tests {
             let shifted = parse_ip(&on_ip).map(|m| (m.to, m.to_at, m.body));
             let v3 = |m: Message| (m.to.version() == Version::V3).then_some((m.to, 8, m.body));
             assert_eq!(shifted, expected.and_then(v3), "{name} on IP");
+        }
+    }
+
+    #[test]
+    fn the_result_of_a_message_is_read_where_it_stands() {
+        let stop = v2(7, 4, &[avp(9, &[0, 5]), avp(1, &[0, 4, 0, 6])]);
+        assert_eq!(result(&stop), Some(4));
+        assert_eq!(result(&v2(7, 4, &[avp(9, &[0, 5]), avp(1, &[])])), None);
+        assert_eq!(result(&v2(7, 4, &[hidden(1, &[0, 4])])), None);
+        assert_eq!(result(&v2(7, 0, &[])), None);
+        for short in 0..stop.len() {
+            assert_eq!(result(&stop[..short]), None, "{short}");
         }
     }
 

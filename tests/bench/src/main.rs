@@ -1,9 +1,10 @@
-//! Benchmarks of natd. `tests/bench.sh` builds and runs them; this program has five modes:
+//! Benchmarks of natd. `tests/bench.sh` builds and runs them; this program has six modes:
 //!
 //! * `decide`: nanoseconds per packet for decision and rewrite, and bytes of memory per flow;
 //! * `vpn`: the same of VPN sessions, and how both grow with their number;
 //! * `vpn-path`: ESP and GRE beside UDP on their way through natd, in network namespaces (root);
 //! * `path`: the way through user space beside plain kernel masquerade, in network namespaces (root);
+//! * `captures [PACKETS]`: how fast `natd diagnose FILE` reads;
 //! * `memory`: for `decide`, which runs it as a process of its own.
 //!
 //! Results are Markdown tables on standard output; they have no threshold that makes them fail.
@@ -13,6 +14,7 @@
     reason = "the benchmark's own packets and numbers; wrong ones shall stop it"
 )]
 
+mod captures;
 mod clock;
 mod conversation;
 mod decide;
@@ -36,6 +38,11 @@ fn main() -> ExitCode {
     match arguments.first().map(String::as_str) {
         Some("decide") => print_decide(),
         Some("memory") => memory::report(),
+        Some("captures") => {
+            let packets = arguments.get(1).map_or(Ok(2_000_000), |packets| packets.parse());
+            let Ok(packets) = packets else { return usage() };
+            captures::print(packets);
+        }
         Some("vpn") => vpn::print(),
         Some("vpn-path") => return print_vpn_path(arguments.get(1..).unwrap_or_default()),
         Some("path") => return print_path(arguments.get(1..).unwrap_or_default()),
@@ -46,7 +53,7 @@ fn main() -> ExitCode {
 
 fn usage() -> ExitCode {
     eprintln!(
-        "usage: natd-bench decide | vpn | vpn-path NATD-BINARY [ROUNDS] | path (masquerade | NATD-BINARY) [ROUNDS]"
+        "usage: natd-bench decide | vpn | vpn-path NATD-BINARY [ROUNDS] | path (masquerade | NATD-BINARY) [ROUNDS] | captures [PACKETS]"
     );
     ExitCode::from(2)
 }

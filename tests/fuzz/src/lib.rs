@@ -10,6 +10,7 @@
 //! | `sighting` | recognising a VPN in a packet |
 //! | `packet` | the IPv4 reader, and changes carried out on what it read |
 //! | `engine` | the whole engine over a course of packets, both ways, and time |
+//! | `household` | the diagnosis of a course of packets on both sides of the router |
 //! | `openvpn_wireguard` | the readers of both |
 
 pub mod coverage;
@@ -19,7 +20,7 @@ mod target;
 pub type Target = fn(&[u8]);
 
 /// Every target by its name.
-pub const TARGETS: [(&str, Target); 8] = [
+pub const TARGETS: [(&str, Target); 9] = [
     ("ike", target::ike::run),
     ("pptp", target::pptp),
     ("l2tp", target::l2tp::run),
@@ -27,5 +28,6 @@ pub const TARGETS: [(&str, Target); 8] = [
     ("sighting", target::sighting),
     ("packet", target::packet::run),
     ("engine", target::engine::run),
+    ("household", target::household::run),
     ("openvpn_wireguard", target::openvpn_wireguard),
 ];

@@ -2,7 +2,10 @@
 
 use std::fmt::Write as _;
 
-use super::{SUBCOMMANDS, Subcommand};
+use super::{Flag, Operand, SUBCOMMANDS, Subcommand, Times};
+
+/// Usage lines are broken after so many characters.
+const WIDTH: usize = 108;
 
 /// The help for all of natd, or for a subcommand.
 pub(in crate::cli) fn help(subcommand: Option<&Subcommand>) -> String {
@@ -12,7 +15,8 @@ pub(in crate::cli) fn help(subcommand: Option<&Subcommand>) -> String {
 fn overview() -> String {
     let mut text = String::from(
         "\
-natd translates a household's traffic: NAT44 for TCP, UDP and ICMP on Linux's packet queues.
+natd translates a household's traffic, NAT44 for TCP, UDP and ICMP on Linux's packet queues, lets its VPNs
+through (IPsec, PPTP, L2TP, GRE, WireGuard, OpenVPN) and says what keeps one from working.
 
 Usage: natd SUBCOMMAND [OPTIONS]
 
@@ -30,29 +34,54 @@ Options:
   -V, --version  the version
 
 Exit codes: 0 fine, 1 a problem was found or natd is not translating, 2 usage, 3 natd waits for a WAN
-address, 4 natd is not running, 5 no permission.
+address, 4 natd is not running, 5 no permission, 6 no VPN was seen.
 
-Example:
+Examples:
   natd check && natd run
+  natd diagnose --device 192.168.1.10
 ",
     );
     text
 }
 
 fn of_subcommand(subcommand: &Subcommand) -> String {
-    let mut text =
-        format!("natd {}: {}\n\nUsage: natd {}", subcommand.name, subcommand.summary, subcommand.name);
-    for flag in subcommand.options {
-        let value = flag.value.map(|value| format!(" {value}")).unwrap_or_default();
-        let _ = write!(text, " [{}{value}]", flag.name);
+    let Subcommand { name, summary, operand, options, details, .. } = subcommand;
+    let mut text = format!("natd {name}: {summary}\n\n");
+    let mut line = format!("Usage: natd {name}");
+    let mut add = |part: &str| {
+        if line.len() + 1 + part.len() > WIDTH {
+            text.push_str(&std::mem::replace(&mut line, "\n           ".into()));
+        }
+        line.push(' ');
+        line.push_str(part);
+    };
+    match operand {
+        Some(Operand { name, required: true, .. }) => add(name),
+        Some(Operand { name, .. }) => add(&format!("[{name}]")),
+        None => {}
     }
+    for flag in *options {
+        let said = said(flag);
+        match flag.times {
+            Times::Required => add(&said),
+            Times::Optional => add(&format!("[{said}]")),
+            Times::Many => add(&format!("[{said}]...")),
+        }
+    }
+    text.push_str(&line);
     text.push_str("\n\nOptions:\n");
-    for flag in subcommand.options {
-        let value = flag.value.map(|value| format!(" {value}")).unwrap_or_default();
-        let name = format!("{}{value}", flag.name);
-        let _ = writeln!(text, "  {name:<16} {}", flag.help);
+    if let Some(Operand { name, help, .. }) = operand {
+        let _ = writeln!(text, "  {name:<16} {help}");
+    }
+    for flag in *options {
+        let _ = writeln!(text, "  {:<16} {}", said(flag), flag.help);
     }
     text.push('\n');
-    text.push_str(subcommand.details);
+    text.push_str(details);
     text
+}
+
+/// `--name VALUE`.
+fn said(flag: &Flag) -> String {
+    flag.value.map_or_else(|| flag.name.to_owned(), |value| format!("{} {value}", flag.name))
 }

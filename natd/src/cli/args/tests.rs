@@ -25,6 +25,76 @@ fn every_subcommand_has_its_defaults() {
     assert_eq!(parsed("flows"), Ok(Invocation::Flows(flows)));
     let sessions = SessionsOptions { socket: socket(), json: false };
     assert_eq!(parsed("sessions"), Ok(Invocation::Sessions(sessions)));
+    assert_eq!(parsed("diagnose"), Ok(Invocation::Diagnose(diagnose())));
+    let probe = ProbeOptions { server: "vpn.example".into(), version: None, json: false };
+    assert_eq!(parsed("probe vpn.example"), Ok(Invocation::Probe(probe)));
+    assert_eq!(parsed("capture -w a.pcapng"), Ok(Invocation::Capture(capture())));
+}
+
+fn diagnose() -> DiagnoseOptions {
+    DiagnoseOptions {
+        socket: socket(),
+        file: None,
+        lan: Vec::new(),
+        device: None,
+        server: None,
+        json: false,
+        watch: false,
+    }
+}
+
+fn capture() -> CaptureOptions {
+    CaptureOptions {
+        config: "/etc/natd/natd.toml".into(),
+        file: "a.pcapng".into(),
+        device: None,
+        server: None,
+        seconds: 300,
+        bytes: 50 * 1024 * 1024,
+        whole: false,
+    }
+}
+
+#[test]
+fn diagnose_takes_a_file_and_prefixes_anywhere() {
+    let expected = DiagnoseOptions {
+        file: Some("vpn.pcap".into()),
+        lan: vec![("192.168.1.0".parse().unwrap(), 24), ("2001:db8::".parse().unwrap(), 64)],
+        device: Some("2001:db8::10".parse().unwrap()),
+        server: Some("vpn.example".into()),
+        json: true,
+        ..diagnose()
+    };
+    let line = "diagnose --lan 192.168.1.0/24 --device=2001:db8::10 vpn.pcap --server vpn.example --json \
+                --lan=2001:db8::/64";
+    assert_eq!(parsed(line), Ok(Invocation::Diagnose(expected)));
+    let stdin = DiagnoseOptions { file: Some("-".into()), ..diagnose() };
+    assert_eq!(parsed("diagnose -"), Ok(Invocation::Diagnose(stdin)));
+    let watch = DiagnoseOptions { watch: true, socket: "x".into(), ..diagnose() };
+    assert_eq!(parsed("diagnose --watch --socket x"), Ok(Invocation::Diagnose(watch)));
+}
+
+#[test]
+fn probe_and_capture_read_their_options() {
+    let six = ProbeOptions { server: "2001:db8::9".into(), version: Some(IpVersion::V6), json: true };
+    assert_eq!(parsed("probe 2001:db8::9 -6 --json"), Ok(Invocation::Probe(six)));
+    let expected = CaptureOptions {
+        config: "x.toml".into(),
+        device: Some("192.168.1.10".parse().unwrap()),
+        server: Some("198.51.100.9".parse().unwrap()),
+        seconds: 7200,
+        bytes: 2 << 20,
+        whole: true,
+        ..capture()
+    };
+    let line = "capture --device 192.168.1.10 --server 198.51.100.9 --time 2h --size=2M --whole \
+                --config x.toml -w a.pcapng";
+    assert_eq!(parsed(line), Ok(Invocation::Capture(expected)));
+    for (text, seconds) in [("90", 90), ("90s", 90), ("5m", 300)] {
+        let expected = CaptureOptions { seconds, ..capture() };
+        let line = format!("capture -w a.pcapng --time {text}");
+        assert_eq!(parsed(&line), Ok(Invocation::Capture(expected)));
+    }
 }
 
 #[test]
@@ -88,6 +158,28 @@ fn mistakes_are_named_with_what_was_probably_meant() {
         ("stop --open=yes", "--open takes no value"),
         ("stop --open --open", "--open is given twice"),
         ("flows --device tv", "--device: \"tv\" is not an IPv4 address such as 192.168.1.10"),
+        ("status -", "natd status does not take \"-\"; `natd status --help` says what it takes"),
+        ("probe", "natd probe needs a SERVER; `natd probe --help` tells more"),
+        ("probe a b", "natd probe does not take \"b\"; `natd probe --help` says what it takes"),
+        ("probe a/b", "\"a/b\" is neither a name nor an address, such as vpn.example.com"),
+        ("probe a -4 -6", "-4 and -6 exclude each other"),
+        ("capture", "natd capture needs a file to write: -w FILE"),
+        ("capture -w", "-w needs a value: -w FILE"),
+        ("capture -w a --time +5", "--time: \"+5\" is not a time such as 90s, 5m or 1h, at most 7 days"),
+        ("capture -w a --size 1k", "--size: \"1k\" is not a size such as 500k or 50M, at least 4k"),
+        (
+            "capture -w a --size 99999999999G",
+            "--size: \"99999999999G\" is not a size such as 500k or 50M, at least 4k",
+        ),
+        ("diagnos", "unknown subcommand \"diagnos\", did you mean diagnose?; `natd --help` lists them"),
+        ("diagnose --lan 192.168.1.0/24", "--lan is for a FILE; the running natd knows its LAN"),
+        (
+            "diagnose a --lan 192.168.1.0/33",
+            "--lan: \"192.168.1.0/33\" is not a prefix such as 192.168.1.0/24",
+        ),
+        ("diagnose a --watch", "--watch is for the running natd, not for a FILE"),
+        ("diagnose --watch --json", "--watch and --json exclude each other"),
+        ("diagnose --device tv", "--device: \"tv\" is not an address such as 192.168.1.10 or 2001:db8::10"),
         ("flows --protocol gre", "--protocol: \"gre\" is not a protocol; there are tcp, udp and icmp"),
     ] {
         assert_eq!(parsed(line), Err(problem.into()), "natd {line}");
@@ -114,9 +206,10 @@ fn every_help_names_its_options_exit_codes_and_an_example() {
         assert!(text.contains("Exit codes: 0 ") && text.contains("Example"), "{text}");
         assert!(text.contains(&format!("\n  natd {}", subcommand.name)), "{text}");
         assert!(text.lines().all(|line| line.chars().count() <= 110), "{text}");
-        for common in [&SOCKET, &HELP] {
-            assert!(subcommand.options.contains(common), "{} has no {}", subcommand.name, common.name);
-        }
+        assert!(subcommand.options.contains(&HELP), "{} has no help", subcommand.name);
+        // These two do not talk to a daemon.
+        let alone = ["probe", "capture"].contains(&subcommand.name);
+        assert!(alone || subcommand.options.contains(&SOCKET), "{} has no socket", subcommand.name);
     }
 }
 

@@ -260,6 +260,9 @@ fn problems_of_the_other_tables() {
     let hold = "use 0s to 1m: seconds as a number, or text such as \"2h4m\", \"5m\" or \"90s\"";
     let path = "use an absolute path of at most 107 bytes, such as \"/run/natd/natd.sock\"";
     let long = format!("/{}", "x".repeat(107));
+    let log_to =
+        "use \"off\", \"log\" or the absolute path of a file, such as \"/var/log/natd/sessions.log\"";
+    let size = "use a size from \"4K\" to \"1024M\", or a number of bytes";
     let rows: &[(&str, &str)] = &[
         ("[timeout]\nudp = 0", &format!("line 5: timeout.udp: 0 is out of range; {week}")),
         ("[timeout]\nudp = \"0s\"", &format!("line 5: timeout.udp: \"0s\" is out of range; {week}")),
@@ -317,6 +320,38 @@ fn problems_of_the_other_tables() {
             &format!("[control]\nsocket = \"{long}\""),
             &format!("line 5: control.socket: the path has 108 bytes; {path}"),
         ),
+        ("[diagnosis]\nobserve = 1", "line 5: diagnosis.observe: 1 is a number; use true or false"),
+        (
+            "[sessions]\nlog = \"sessions.log\"",
+            &format!(
+                "line 5: sessions.log: \"sessions.log\" is neither of the two words nor the absolute path of a file; {log_to}"
+            ),
+        ),
+        (
+            "[sessions]\nlog = true",
+            &format!("line 5: sessions.log: true is not a value of this key; {log_to}"),
+        ),
+        (
+            "[sessions]\nlog = \"/a\\u0000\"",
+            &format!("line 5: sessions.log: \"/a\\u0000\" has a zero byte; {log_to}"),
+        ),
+        (
+            "[sessions]\nformat = \"xml\"",
+            "line 5: sessions.format: \"xml\" is not known; use \"json\" or \"text\"",
+        ),
+        (
+            "[sessions]\nmax_size = \"4095\"",
+            &format!("line 5: sessions.max_size: \"4095\" is out of range; {size}"),
+        ),
+        (
+            "[sessions]\nmax_size = 1073741825",
+            &format!("line 5: sessions.max_size: 1073741825 is out of range; {size}"),
+        ),
+        (
+            "[sessions]\nmax_size = \"1G\"",
+            &format!("line 5: sessions.max_size: \"1G\" is not a size; {size}"),
+        ),
+        ("[sessions]\nmax_size = [1]", &format!("line 5: sessions.max_size: [1] is a list; {size}")),
         (
             "[log]\nlevel = \"warm\"",
             "line 5: log.level: \"warm\" is not known (did you mean \"warn\"?); use \"error\", \"warn\", \"info\", \"debug\" or \"trace\"",
@@ -329,7 +364,7 @@ fn problems_of_the_other_tables() {
 
 #[test]
 fn unknown_tables_and_keys() {
-    let tables = "natd's tables are [nat], [[forward]], [passthrough], [ipsec], [pptp], [l2tp], [timeout], [kernel], [control] and [log]";
+    let tables = "natd's tables are [nat], [[forward]], [passthrough], [ipsec], [pptp], [l2tp], [timeout], [kernel], [control], [log], [diagnosis] and [sessions]";
     let rows: &[(&str, &str)] = &[
         ("filtring = \"a\"", "line 4: nat.filtring: is not a key of [nat]; did you mean filtering?"),
         ("mss-clamp = false", "line 4: nat.mss-clamp: is not a key of [nat]; did you mean mss_clamp?"),

@@ -271,7 +271,7 @@ fn attend(stream: UnixStream, shared: &Shared) {
     let mut out = BufWriter::with_capacity(16 * 1024, &stream);
     let mut answer = Answer { out: &mut out, lines: 0 };
     match request {
-        Request::Status | Request::Flows { .. } | Request::Sessions => {
+        Request::Status | Request::Flows { .. } | Request::Sessions | Request::Diagnose { .. } => {
             let _ = (shared.handler)(&request, &mut answer).and_then(|()| answer.end());
         }
         Request::Stop { .. } => {

@@ -8,6 +8,7 @@ use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
 use nat_core::decision::InterfaceAddress;
 
 use super::{Kernel, Want, command};
+use crate::check::line::{Line, is_ppp, pppoe_device};
 use crate::check::{Abilities, Expected, Link, Seen};
 use crate::rules::InterfaceName;
 
@@ -25,6 +26,7 @@ pub fn survey(
     Seen {
         links: std::iter::once(wan).chain(expected.lan).map(|name| (name.clone(), link(name))).collect(),
         wan_addresses,
+        line: line(wan, table("pppoe").as_deref()),
         running,
         abilities: Kernel::probe(want)
             .map(|kernel| Abilities::from(&kernel))
@@ -82,20 +84,41 @@ fn output(tool: &str) -> Option<String> {
 }
 
 fn flags(name: &InterfaceName) -> io::Result<i32> {
-    let name = CString::new(name.as_str()).map_err(io::Error::other)?;
+    let answer = ask(name.as_str(), libc::SIOCGIFFLAGS as _)?;
+    // SAFETY: SIOCGIFFLAGS has filled this field in.
+    Ok(i32::from(unsafe { answer.ifr_ifru.ifru_flags }))
+}
+
+/// What the WAN interface is; `pppoe` is `/proc/net/pppoe`.
+fn line(wan: &InterfaceName, pppoe: Option<&str>) -> Line {
+    let mtu = |name: &str| {
+        let answer = ask(name, libc::SIOCGIFMTU as _).ok()?;
+        // SAFETY: SIOCGIFMTU has filled this field in.
+        u32::try_from(unsafe { answer.ifr_ifru.ifru_mtu }).ok()
+    };
+    // SAFETY: SIOCGIFHWADDR has filled this field in.
+    let kind = |answer: libc::ifreq| unsafe { answer.ifr_ifru.ifru_hwaddr.sa_family };
+    let kind = ask(wan.as_str(), libc::SIOCGIFHWADDR as _).ok().map(kind);
+    let device = pppoe.and_then(pppoe_device).filter(|_| is_ppp(kind));
+    let below = device.and_then(|device| Some((device.to_owned(), mtu(device)?)));
+    Line { kind, mtu: mtu(wan.as_str()), below }
+}
+
+/// Asks about an interface.
+fn ask(name: &str, question: libc::Ioctl) -> io::Result<libc::ifreq> {
+    let name = CString::new(name).map_err(io::Error::other)?;
     // SAFETY: an all-zero ifreq is valid.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
-    // An InterfaceName has at most 15 bytes, so a NUL remains.
-    for (to, from) in request.ifr_name.iter_mut().zip(name.as_bytes()) {
+    // An interface's name has at most 15 bytes, so a NUL remains.
+    for (to, from) in request.ifr_name.iter_mut().zip(name.as_bytes().iter().take(libc::IFNAMSIZ - 1)) {
         *to = libc::c_char::from_ne_bytes([*from]);
     }
     let socket = socket(libc::AF_INET, libc::SOCK_DGRAM, 0)?;
     // SAFETY: the kernel reads and writes an ifreq, which outlives the call.
-    if unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCGIFFLAGS as _, &raw mut request) } < 0 {
+    if unsafe { libc::ioctl(socket.as_raw_fd(), question, &raw mut request) } < 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: SIOCGIFFLAGS has filled this field in.
-    Ok(i32::from(unsafe { request.ifr_ifru.ifru_flags }))
+    Ok(request)
 }
 
 /// Asks for conntrack's statistics; any answer but an error means that ctnetlink is there.

@@ -7,6 +7,7 @@
 
 pub(crate) mod engine;
 pub(crate) mod gre_keyed;
+pub(crate) mod household;
 pub(crate) mod ike;
 pub(crate) mod l2tp;
 pub(crate) mod packet;

@@ -1,0 +1,262 @@
+use super::*;
+use crate::code::Code;
+use crate::observation::IcmpKind;
+
+const DEVICE: [u8; 4] = [192, 168, 1, 11];
+const OTHER: [u8; 4] = [192, 168, 1, 12];
+const SERVER: [u8; 4] = [198, 51, 100, 10];
+const WAN: [u8; 4] = [203, 0, 113, 5];
+const HOP: [u8; 4] = [203, 0, 113, 1];
+
+fn live() -> Household {
+    let vantage = Vantage { lan: true, wan: true, router: true, dns: true };
+    let mut household = Household::new(Settings {
+        lan: vec![(IpAddr::from([192, 168, 1, 0]), 24)],
+        pairs: 8,
+        memory: Duration::from_secs(3600),
+        vantage,
+        servers: Vec::new(),
+        events: true,
+    });
+    household.router.wan = vec![WAN.into()];
+    household.router.own = vec![[192, 168, 1, 1].into()];
+    household
+}
+
+fn capture() -> Household {
+    let mut household = live();
+    household.settings.lan = Vec::new();
+    household.settings.vantage = Vantage { lan: true, wan: false, router: false, dns: true };
+    household.router = Router::default();
+    household
+}
+
+fn ip(src: [u8; 4], dst: [u8; 4], protocol: u8, ttl: u8, payload: &[u8]) -> Vec<u8> {
+    let [high, low] = u16::try_from(20 + payload.len()).unwrap().to_be_bytes();
+    let mut packet = vec![0x45, 0, high, low, 0, 1, 0, 0, ttl, protocol, 0, 0];
+    packet.extend(src);
+    packet.extend(dst);
+    packet.extend(payload);
+    packet
+}
+
+fn udp(src: ([u8; 4], u16), dst: ([u8; 4], u16), ttl: u8, payload: &[u8]) -> Vec<u8> {
+    let length = u16::try_from(8 + payload.len()).unwrap();
+    let mut datagram = [src.1, dst.1, length, 0].map(u16::to_be_bytes).concat();
+    datagram.extend(payload);
+    ip(src.0, dst.0, 17, ttl, &datagram)
+}
+
+/// An IKE_SA_INIT request (RFC 7296 section 1.2) with this initiator SPI.
+fn ike(spi: u8) -> Vec<u8> {
+    let mut message = vec![spi, 2, 3, 4, 5, 6, 7, 8, 0, 0, 0, 0, 0, 0, 0, 0, 40, 0x20, 34, 8];
+    message.extend([0, 0, 0, 0, 0, 0, 0, 68, 0, 0, 0, 40]);
+    message.resize(68, spi);
+    message
+}
+
+fn esp(spi: u8, seq: u8) -> Vec<u8> {
+    let mut packet = vec![0xc0, 0, 0, spi, 0, 0, 0, seq];
+    packet.resize(64, seq);
+    packet
+}
+
+fn at(millis: u64) -> Timestamp {
+    Timestamp::from_micros(millis * 1000)
+}
+
+use Direction::{Inbound, Outbound};
+
+fn lan(household: &mut Household, millis: u64, direction: Direction, bytes: &[u8]) {
+    household.packet(at(millis), millis, Point::Lan, Some(direction), &Packet::parse(bytes).unwrap());
+}
+
+fn wan(household: &mut Household, millis: u64, direction: Direction, bytes: &[u8]) {
+    household.packet(at(millis), millis, Point::Wan, Some(direction), &Packet::parse(bytes).unwrap());
+}
+
+fn seen(household: &mut Household, millis: u64, bytes: &[u8]) {
+    household.packet(at(millis), millis, Point::Unknown, None, &Packet::parse(bytes).unwrap());
+}
+
+fn ends(household: &Household) -> Vec<(IpAddr, IpAddr)> {
+    household.pairs().map(|pair| (pair.device, pair.server)).collect()
+}
+
+fn only(household: &Household) -> &Pair {
+    assert_eq!(ends(household), [(DEVICE.into(), SERVER.into())]);
+    household.pairs().next().unwrap()
+}
+
+#[test]
+fn a_packet_on_both_sides_of_the_router_is_one_packet_that_left() {
+    let mut household = live();
+    lan(&mut household, 10, Outbound, &udp((DEVICE, 500), (SERVER, 500), 64, &ike(1)));
+    wan(&mut household, 11, Outbound, &udp((WAN, 1024), (SERVER, 500), 63, &ike(1)));
+    household.pass_time(at(5000));
+    let crossing = only(&household).crossings[0];
+    assert_eq!((crossing.left, crossing.swallowed, crossing.wan), (1, 0, Some((WAN.into(), 1024))));
+}
+
+#[test]
+fn the_outer_sight_may_be_heard_of_first() {
+    let mut household = live();
+    lan(&mut household, 10, Outbound, &udp((DEVICE, 500), (SERVER, 500), 64, &ike(1)));
+    wan(&mut household, 11, Outbound, &udp((WAN, 1024), (SERVER, 500), 63, &ike(1)));
+    wan(&mut household, 20, Outbound, &udp((WAN, 1024), (SERVER, 500), 63, &ike(2)));
+    lan(&mut household, 20, Outbound, &udp((DEVICE, 500), (SERVER, 500), 64, &ike(2)));
+    household.pass_time(at(5000));
+    let crossing = only(&household).crossings[0];
+    assert_eq!((crossing.left, crossing.swallowed), (2, 0));
+}
+
+#[test]
+fn what_stays_in_the_router_is_swallowed_or_undelivered() {
+    let mut household = live();
+    for round in 0..4 {
+        lan(&mut household, round * 3000, Outbound, &udp((DEVICE, 500), (SERVER, 500), 64, &ike(1)));
+    }
+    household.pass_time(at(20_000));
+    let crossing = only(&household).crossings[0];
+    assert_eq!((crossing.left, crossing.swallowed), (0, 4));
+    let findings = household.findings(at(20_000), None, None);
+    assert_eq!(findings[0].code, Code::LocalFirewall, "{findings:?}");
+
+    let mut household = live();
+    lan(&mut household, 10, Outbound, &udp((DEVICE, 500), (SERVER, 500), 64, &ike(1)));
+    wan(&mut household, 11, Outbound, &udp((WAN, 1024), (SERVER, 500), 63, &ike(1)));
+    for round in 1..4 {
+        let mut reply = ike(1);
+        reply[8] = 9;
+        wan(&mut household, round * 3000, Inbound, &udp((SERVER, 500), (WAN, 1024), 50, &reply));
+    }
+    household.pass_time(at(20_000));
+    let crossing = only(&household).crossings[0];
+    assert_eq!((crossing.undelivered, crossing.delivered), (3, 0));
+    assert_eq!(household.findings(at(20_000), None, None)[0].code, Code::LocalFirewall);
+}
+
+#[test]
+fn inbound_esp_of_two_devices_that_nobody_got_is_a_stray() {
+    let mut household = live();
+    for (device, spi) in [(DEVICE, 1), (OTHER, 2)] {
+        lan(&mut household, 10, Outbound, &ip(device, SERVER, 50, 64, &esp(spi, 1)));
+        wan(&mut household, 11, Outbound, &ip(WAN, SERVER, 50, 63, &esp(spi, 1)));
+    }
+    for seq in 1..3 {
+        wan(&mut household, 20, Inbound, &ip(SERVER, WAN, 50, 50, &esp(7, seq)));
+    }
+    household.pass_time(at(9000));
+    let [stray] = household.router.strays[..] else { panic!("{:?}", household.router.strays) };
+    assert_eq!((stray.count, stray.trace.id), (2, 0xc000_0007));
+    assert!(household.pairs().all(|pair| pair.crossings[0].undelivered == 0));
+}
+
+#[test]
+fn inbound_packets_are_delivered_to_the_device() {
+    let mut household = live();
+    lan(&mut household, 10, Outbound, &ip(DEVICE, SERVER, 50, 64, &esp(1, 1)));
+    wan(&mut household, 11, Outbound, &ip(WAN, SERVER, 50, 63, &esp(1, 1)));
+    wan(&mut household, 30, Inbound, &ip(SERVER, WAN, 50, 50, &esp(9, 1)));
+    assert_eq!(only(&household).heard, None);
+    lan(&mut household, 31, Inbound, &ip(SERVER, DEVICE, 50, 49, &esp(9, 1)));
+    household.pass_time(at(9000));
+    let pair = only(&household);
+    assert_eq!(pair.heard, Some(Mark { at: at(31), number: 31 }));
+    assert_eq!((pair.crossings[0].delivered, pair.crossings[0].undelivered), (1, 0));
+}
+
+#[test]
+fn the_router_s_own_vpn_is_seen_on_the_wan_alone() {
+    let mut household = live();
+    wan(&mut household, 11, Outbound, &udp((WAN, 500), (SERVER, 500), 64, &ike(1)));
+    let mut reply = ike(1);
+    reply[8] = 9;
+    wan(&mut household, 20, Inbound, &udp((SERVER, 500), (WAN, 500), 50, &reply));
+    // A device that uses the same server is another one.
+    lan(&mut household, 30, Outbound, &udp((DEVICE, 500), (SERVER, 500), 64, &ike(3)));
+    wan(&mut household, 31, Outbound, &udp((WAN, 1024), (SERVER, 500), 63, &ike(3)));
+    let mut reply = ike(3);
+    reply[8] = 9;
+    wan(&mut household, 40, Inbound, &udp((SERVER, 500), (WAN, 1024), 50, &reply));
+    lan(&mut household, 41, Inbound, &udp((SERVER, 500), (DEVICE, 500), 49, &reply));
+    assert_eq!(ends(&household), [(DEVICE.into(), SERVER.into()), (WAN.into(), SERVER.into())]);
+    assert_eq!(household.pairs().map(|pair| pair.heard.is_some()).collect::<Vec<_>>(), [true, true]);
+}
+
+#[test]
+fn a_capture_of_both_sides_has_no_device_beyond_the_nat() {
+    let mut household = capture();
+    seen(&mut household, 10, &udp((DEVICE, 500), (SERVER, 500), 64, &ike(1)));
+    seen(&mut household, 11, &udp((WAN, 1024), (SERVER, 500), 63, &ike(1)));
+    let mut reply = ike(1);
+    reply[8] = 9;
+    seen(&mut household, 40, &udp((SERVER, 500), (WAN, 1024), 50, &reply));
+    seen(&mut household, 41, &udp((SERVER, 500), (DEVICE, 500), 49, &reply));
+    let pair = only(&household);
+    assert_eq!(pair.heard.map(|heard| heard.number), Some(41));
+    assert_eq!((pair.crossings[0].left, pair.crossings[0].delivered), (1, 1));
+}
+
+#[test]
+fn on_a_bridge_everything_is_there_twice_and_counts_once() {
+    let mut household = capture();
+    for millis in [10, 10, 4000, 4000] {
+        seen(&mut household, millis, &udp((DEVICE, 500), (SERVER, 500), 64, &ike(1)));
+    }
+    let pair = only(&household);
+    assert!(pair.crossings.is_empty());
+    assert_eq!(household.packets(), 4);
+}
+
+#[test]
+fn the_first_sender_is_the_device_where_no_address_is_private() {
+    let (a, b) = ([192, 0, 2, 1], [192, 0, 2, 2]);
+    let mut household = capture();
+    seen(&mut household, 1, &udp((a, 500), (b, 500), 64, &ike(1)));
+    seen(&mut household, 2, &udp((b, 500), (a, 500), 64, &ike(2)));
+    assert_eq!(ends(&household), [(a.into(), b.into())]);
+    // An answer's ports give it away.
+    let mut household = capture();
+    seen(&mut household, 1, &udp((b, 500), (a, 40_000), 64, &ike(1)));
+    assert_eq!(ends(&household), [(a.into(), b.into())]);
+}
+
+#[test]
+fn an_error_is_told_once_to_whom_the_quoted_packet_belongs() {
+    let mut household = live();
+    lan(&mut household, 10, Outbound, &udp((DEVICE, 500), (SERVER, 500), 64, &ike(1)));
+    wan(&mut household, 11, Outbound, &udp((WAN, 1024), (SERVER, 500), 63, &ike(1)));
+    let error = |quote: &[u8], to| {
+        let mut icmp = vec![3, 13, 0, 0, 0, 0, 0, 0];
+        icmp.extend(&quote[..28]);
+        ip(HOP, to, 1, 60, &icmp)
+    };
+    wan(&mut household, 20, Inbound, &error(&udp((WAN, 1024), (SERVER, 500), 62, &ike(1)), WAN));
+    lan(&mut household, 21, Inbound, &error(&udp((DEVICE, 500), (SERVER, 500), 62, &ike(1)), DEVICE));
+    let [report] = only(&household).errors[..] else { panic!("{:?}", only(&household).errors) };
+    assert_eq!((report.kind, report.from, report.about_outbound), (IcmpKind::Prohibited, HOP.into(), true));
+    assert_eq!((report.device_port, report.server_port), (500, 500));
+}
+
+#[test]
+fn a_flood_of_servers_displaces_the_oldest_and_no_more() {
+    let mut household = live();
+    for n in 0..100 {
+        lan(
+            &mut household,
+            10 + n,
+            Outbound,
+            &ip(DEVICE, [198, 51, 100, u8::try_from(n).unwrap()], 50, 64, &esp(1, 1)),
+        );
+        assert!(household.pairs().count() <= 8);
+    }
+    assert!(ends(&household).contains(&(DEVICE.into(), IpAddr::from([198, 51, 100, 99]))));
+}
+
+#[test]
+fn what_stays_at_home_is_no_vpn() {
+    let mut household = live();
+    seen(&mut household, 1, &udp((DEVICE, 500), (OTHER, 500), 64, &ike(1)));
+    assert!(ends(&household).is_empty());
+}

@@ -1,0 +1,181 @@
+//! SAs of ESP as their packets show them: each direction has an SPI of its own.
+
+use core::time::Duration;
+
+use crate::finding::Mark;
+use crate::observation::Observation;
+use passthrough::esp::EspHeader;
+
+/// SAs that are remembered between a device and a server: old and new ones of both directions.
+const CHILDREN: usize = 24;
+/// Large packets that are remembered of an SA.
+const LARGE: usize = 6;
+/// From that many bytes on an IP packet is large.
+pub(super) const BIG: u32 = 1200;
+/// Up to there every packet is seen, also live.
+pub(super) const ALL_SEEN: u32 = 64;
+
+/// An SA of ESP.
+#[derive(Clone, Debug)]
+pub(super) struct Child {
+    pub(super) spi: u32,
+    pub(super) outbound: bool,
+    pub(super) in_udp: bool,
+    pub(super) first: Mark,
+    pub(super) last: Mark,
+    pub(super) first_seq: u32,
+    pub(super) last_seq: u32,
+    /// Packets that were seen, with sequence numbers below [`ALL_SEEN`].
+    pub(super) early: u32,
+    /// Bytes of the longest IP packet.
+    pub(super) longest: u32,
+    /// The last large packets, and their bytes.
+    pub(super) large: Vec<(Mark, u32)>,
+}
+
+impl Child {
+    /// Packets that were sent as far as sequence numbers tell.
+    pub(super) fn volume(&self) -> u64 {
+        u64::from(self.last_seq.saturating_sub(self.first_seq)) + 1
+    }
+
+    /// Among the first packets, those that are missing.
+    pub(super) fn missing(&self) -> u32 {
+        (self.last_seq.min(ALL_SEEN - 1) + 1).saturating_sub(self.first_seq).saturating_sub(self.early)
+    }
+
+    /// Large packets of one size that were sent again and again, each time after a longer pause: how many, the
+    /// first and the last.
+    pub(super) fn resent(&self) -> Option<(u64, Mark, Mark)> {
+        let mut run: Vec<Mark> = Vec::new();
+        let mut pause: Option<Duration> = None;
+        let (_, size) = *self.large.last()?;
+        for (mark, _) in self.large.iter().rev().take_while(|(_, len)| *len == size) {
+            let Some(next) = run.last() else {
+                run.push(*mark);
+                continue;
+            };
+            let gap = next.at.since(mark.at);
+            let longer = pause.is_none_or(|pause| pause >= gap.mul_f32(1.5) && pause <= gap.mul_f32(3.0));
+            if !longer || gap < Duration::from_millis(150) {
+                break;
+            }
+            pause = Some(gap);
+            run.push(*mark);
+        }
+        let (first, last) = (run.last()?, run.first()?);
+        let slow = last.at.since(first.at) >= Duration::from_secs(1);
+        (run.len() >= 4 && slow).then_some((u64::try_from(run.len()).ok()?, *first, *last))
+    }
+}
+
+/// Packets of one direction since the last one of the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Alone {
+    pub(super) first: Mark,
+    pub(super) last: Mark,
+    /// As far as sequence numbers tell.
+    pub(super) packets: u64,
+}
+
+/// Inbound packets were lost while the device kept still, and came again when it sent something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Lull {
+    pub(super) silent: Duration,
+    pub(super) lost: u32,
+    pub(super) again: Mark,
+}
+
+/// All SAs of ESP between a device and a server.
+#[derive(Debug, Default)]
+pub(super) struct Children {
+    pub(super) list: Vec<Child>,
+    /// Outbound and inbound packets since the last one of the other direction.
+    pub(super) alone: [Option<Alone>; 2],
+    /// First and last packet of both directions.
+    pub(super) span: [Option<(Mark, Mark)>; 2],
+    /// Bytes of the longest packets.
+    pub(super) longest: [u32; 2],
+    /// Lulls, the last ones.
+    pub(super) lulls: Vec<Lull>,
+}
+
+/// After that long a silence a mapping may be gone.
+const LULL: Duration = Duration::from_secs(25);
+
+impl Children {
+    /// Takes note of a packet; says how many were sent since the one before, and whether its SPI is new.
+    pub(super) fn observe(&mut self, header: EspHeader, in_udp: bool, seen: &Observation<'_>) -> (u64, bool) {
+        let outbound = seen.is_outbound();
+        let mark = seen.mark;
+        let other = if outbound { self.span[1] } else { self.span[0] };
+        let known =
+            self.list.iter().position(|child| (child.spi, child.outbound) == (header.spi.0, outbound));
+        let fresh = known.is_none();
+        let at = known.unwrap_or_else(|| {
+            if self.list.len() >= CHILDREN {
+                let oldest = (0..self.list.len()).min_by_key(|at| self.list.get(*at).map(|child| child.last));
+                self.list.remove(oldest.unwrap_or(0));
+            }
+            self.list.push(Child {
+                spi: header.spi.0,
+                outbound,
+                in_udp,
+                first: mark,
+                last: mark,
+                first_seq: header.seq,
+                last_seq: header.seq,
+                early: 0,
+                longest: 0,
+                large: Vec::new(),
+            });
+            self.list.len() - 1
+        });
+        let Some(child) = self.list.get_mut(at) else { return (1, fresh) };
+        let step = header.seq.saturating_sub(child.last_seq);
+        let silent = mark.at.since(child.last.at);
+        if !outbound && !fresh && silent >= LULL {
+            // Behind the first packets only every 64th may have been shown.
+            let tolerated = if header.seq < ALL_SEEN { 3 } else { 2 * ALL_SEEN };
+            let woken =
+                other.is_some_and(|(_, sent)| sent >= child.last && mark.at.since(sent.at).as_secs() < 2);
+            if step > tolerated && woken {
+                if self.lulls.len() >= LARGE {
+                    self.lulls.remove(0);
+                }
+                self.lulls.push(Lull { silent, lost: step, again: mark });
+            }
+        }
+        child.first_seq = child.first_seq.min(header.seq);
+        child.last_seq = child.last_seq.max(header.seq);
+        child.last = mark;
+        child.longest = child.longest.max(seen.ip_len);
+        child.early += u32::from(header.seq < ALL_SEEN);
+        if seen.ip_len >= BIG {
+            if child.large.len() >= LARGE {
+                child.large.remove(0);
+            }
+            child.large.push((mark, seen.ip_len));
+        }
+        let packets = if fresh { 1 } else { u64::from(step.clamp(1, 1 << 16)) };
+        let [out, inn] = &mut self.alone;
+        let (mine, theirs) = if outbound { (out, inn) } else { (inn, out) };
+        *theirs = None;
+        match mine {
+            Some(alone) => (alone.packets, alone.last) = (alone.packets + packets, mark),
+            None => *mine = Some(Alone { first: mark, last: mark, packets }),
+        }
+        let [out, inn] = &mut self.span;
+        let span = if outbound { out } else { inn };
+        *span = Some((span.map_or(mark, |(first, _)| first), mark));
+        let [out, inn] = &mut self.longest;
+        let longest = if outbound { out } else { inn };
+        *longest = seen.ip_len.max(*longest);
+        (packets, fresh)
+    }
+
+    /// SAs of one direction.
+    pub(super) fn of(&self, outbound: bool) -> impl Iterator<Item = &Child> {
+        self.list.iter().filter(move |child| child.outbound == outbound)
+    }
+}

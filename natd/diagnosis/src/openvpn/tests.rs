@@ -1,0 +1,342 @@
+use nat_core::flow::Direction::{self, Inbound, Outbound};
+
+use super::*;
+use crate::finding::Finding;
+use crate::flow::exercise::{ask, household};
+use crate::observation::{IcmpKind, Peers, at};
+use crate::pair::Pair;
+use crate::router::Router;
+
+const RESET: u8 = 0x38;
+const SERVER_RESET: u8 = 0x40;
+const CONTROL: u8 = 0x20;
+const DATA: u8 = 0x48;
+
+#[test]
+fn resets_without_an_answer_are_no_reply() {
+    let mut story = Story::default();
+    story.resets(&[0, 2_000]);
+    assert_eq!(story.codes(4_000), []);
+    story.resets(&[6_000, 14_000]);
+    let found = story.found(14_100);
+    assert_eq!(codes(&found), [(Code::OvpnNoReply, Confidence::High)]);
+    assert_eq!(found[0].owner, Code::OvpnNoReply.owner());
+    assert_eq!(story.phases(14_100), [(Phase::Handshake, "")]);
+    assert_eq!(story.phases(80_000), [(Phase::Closed, "no answer")]);
+}
+
+#[test]
+fn a_server_with_tls_crypt_may_only_lack_the_key() {
+    let mut story = Story::default();
+    for millis in [0, 2_000, 6_000, 14_000] {
+        let mut reset = [&[RESET][..], &[1; 8], &[0, 0, 0, 1], &[5; 4], &[9; 32]].concat();
+        reset.resize(54, 9);
+        story.send(millis, Outbound, &reset);
+    }
+    let found = story.found(15_000);
+    assert_eq!(codes(&found), [(Code::OvpnNoReply, Confidence::High)]);
+    assert!(found[0].owner.contains(&Party::User));
+    assert!(found[0].evidence.iter().any(|evidence| evidence.what.starts_with("tls-crypt:")));
+}
+
+#[test]
+fn one_reset_sent_again_and_a_session_with_pings_are_nothing() {
+    let mut story = Story::default();
+    story.resets(&[0, 2_000]);
+    story.connect(2_100);
+    assert_eq!(story.phases(2_200), [(Phase::Established, "")]);
+    for second in 1..100 {
+        story.data(second * 10_000, Outbound, 40);
+        story.data(second * 10_000 + 50, Inbound, 40);
+    }
+    assert_eq!(story.codes(1_000_000), []);
+    assert_eq!(story.phases(1_000_000), [(Phase::Keepalive, "")]);
+    story.data(1_001_000, Inbound, 1200);
+    assert_eq!(story.phases(1_001_000), [(Phase::Data, "")]);
+    story.control(1_002_000, Outbound, 0x18, 14);
+    assert_eq!(story.phases(1_002_100), [(Phase::Rekey, "")]);
+    assert_eq!(story.codes(1_100_000), []);
+}
+
+#[test]
+fn udp_without_an_answer_and_tcp_with_one_is_udp_blocked() {
+    let mut story = Story::default();
+    story.resets(&[0, 2_000, 6_000, 14_000]);
+    story.tcp = true;
+    story.resets(&[60_000]);
+    story.connect(60_100);
+    story.data(60_300, Outbound, 100);
+    story.data(60_400, Inbound, 100);
+    let found = story.found(62_000);
+    assert_eq!(codes(&found), [(Code::OvpnUdpBlocked, Confidence::High)]);
+    assert_eq!(found[0].attempt, 2);
+}
+
+#[test]
+fn tls_that_gets_no_further_is_a_stall() {
+    let mut story = Story::default();
+    story.resets(&[0]);
+    story.control(50, Inbound, SERVER_RESET, 26);
+    for millis in [100, 1_100, 3_100] {
+        story.control(millis, Outbound, CONTROL, 300);
+    }
+    assert_eq!(story.codes(4_000), []);
+    story.control(7_100, Outbound, CONTROL, 300);
+    story.control(15_100, Outbound, CONTROL, 300);
+    assert_eq!(story.codes(16_000), [(Code::OvpnTlsStall, Confidence::Medium)]);
+    assert_eq!(story.codes(61_000), [(Code::OvpnTlsStall, Confidence::High)]);
+    assert_eq!(story.phases(90_000), [(Phase::Closed, "TLS came to no end")]);
+}
+
+#[test]
+fn tls_that_goes_on_for_a_minute_without_large_packets_is_a_stall() {
+    let mut story = Story::default();
+    story.resets(&[0]);
+    story.control(50, Inbound, SERVER_RESET, 26);
+    for second in 1..30 {
+        story.control(second * 2_000, Outbound, CONTROL, 300);
+        story.control(second * 2_000 + 50, Inbound, 0x28, 22);
+    }
+    assert_eq!(story.codes(30_000), []);
+    let found = story.found(61_000);
+    assert_eq!(codes(&found), [(Code::OvpnTlsStall, Confidence::Medium)]);
+    assert!(found[0].evidence.iter().any(|evidence| evidence.what.contains("large")));
+}
+
+#[test]
+fn a_wrong_password_is_no_stall() {
+    let mut story = Story::default();
+    story.resets(&[0]);
+    story.control(50, Inbound, SERVER_RESET, 26);
+    for round in 1..6 {
+        story.control(100 * round, Outbound, CONTROL, 300);
+        story.control(100 * round + 50, Inbound, CONTROL, 1100);
+    }
+    assert_eq!(story.codes(100_000), []);
+}
+
+#[test]
+fn a_session_that_breaks_off_at_once_again_and_again_is_a_black_hole() {
+    let mut story = Story::default();
+    for round in 0..2 {
+        let start = round * 100_000;
+        story.port += 1;
+        story.resets(&[start]);
+        story.connect(start + 50);
+        story.data(start + 300, Outbound, 400);
+        story.data(start + 350, Inbound, 400);
+        for second in 1..20 {
+            story.data(start + second * 1_000, Outbound, 400);
+        }
+        if round == 0 {
+            // Once may be a server that was stopped.
+            assert_eq!(story.codes(start + 30_000), []);
+        }
+    }
+    let expected = (Code::DpiUdpBlackhole, Confidence::Medium);
+    assert_eq!(story.codes(130_000), [expected, expected]);
+}
+
+#[test]
+fn a_closed_port_is_a_server_that_is_down() {
+    let mut story = Story::default();
+    story.resets(&[0]);
+    story.error(20, [198, 51, 100, 10].into());
+    story.resets(&[2_000]);
+    story.error(2_020, [198, 51, 100, 10].into());
+    story.resets(&[6_000]);
+    assert_eq!(story.codes(6_100), [(Code::ServerDown, Confidence::High)]);
+    let mut path = Story::default();
+    path.resets(&[0, 2_000]);
+    path.error(20, [203, 0, 113, 1].into());
+    assert_eq!(path.codes(6_100), [(Code::ServerPath, Confidence::Medium)]);
+    path.control(7_000, Inbound, SERVER_RESET, 26);
+    assert_eq!(path.codes(8_000), []);
+}
+
+#[test]
+fn silence_that_another_port_ends_badly_is_the_routers_timeout() {
+    let wan = [203, 0, 113, 5].into();
+    for (port, expected) in
+        [(40_001, Some(Code::NatIdleTimeout)), (40_000, Some(Code::NatUpstreamTimeout)), (0, None)]
+    {
+        let mut story = Story::default();
+        story.resets(&[0]);
+        story.connect(50);
+        story.data(300, Inbound, 400);
+        let first = story.data(350, Outbound, 400);
+        story.tracker.passage(&first, Passage::Left { wan, port: 40_000 });
+        story.data(400, Inbound, 400);
+        let second = story.data(100_000, Outbound, 400);
+        if port == 0 {
+            story.data(100_050, Inbound, 400);
+        } else {
+            story.tracker.passage(&second, Passage::Left { wan, port });
+        }
+        for millis in [105_000, 110_000, 115_000] {
+            story.data(millis, Outbound, 400);
+            if port == 0 {
+                story.data(millis + 50, Inbound, 400);
+            }
+        }
+        story.port += 1;
+        story.resets(&[160_000]);
+        story.connect(160_050);
+        story.data(160_300, Outbound, 400);
+        story.data(160_350, Inbound, 400);
+        let found: Vec<Code> = story.found(161_000).iter().map(|finding| finding.code).collect();
+        assert_eq!(found, Vec::from_iter(expected));
+    }
+}
+
+#[test]
+fn another_wan_address_ends_a_session_that_does_not_follow() {
+    let mut story = Story::default();
+    story.resets(&[0]);
+    story.connect(50);
+    story.data(300, Outbound, 400);
+    story.data(350, Inbound, 400);
+    story.router.wan_changed = Some((at(5_000), [203, 0, 113, 5].into()));
+    story.data(10_000, Outbound, 60);
+    story.data(20_000, Outbound, 60);
+    story.data(30_000, Outbound, 60);
+    assert_eq!(story.codes(36_000), [(Code::WanAddrChanged, Confidence::High)]);
+    story.data(37_000, Inbound, 60);
+    assert_eq!(story.codes(38_000), []);
+}
+
+#[test]
+fn a_tcp_session_ends_with_its_connection_and_data_in_parts_counts() {
+    let mut story = Story { tcp: true, ..Story::default() };
+    story.resets(&[0]);
+    story.connect(50);
+    story.data(300, Outbound, 400);
+    story.data(350, Inbound, 400);
+    story.raw(400, Inbound, 16, &[0xaa; 1400]);
+    assert_eq!(story.phases(500), [(Phase::Data, "")]);
+    story.raw(600, Inbound, 17, &[]);
+    assert_eq!(story.phases(700), [(Phase::Closed, "closed by the server")]);
+    assert_eq!(story.codes(60_000), []);
+}
+
+#[test]
+fn no_bytes_make_it_panic_and_conversations_are_bounded() {
+    let mut story = Story::default();
+    let mut state = 7_u32;
+    for round in 0..20_000_u32 {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        story.port = u16::try_from(1 + round % 3000).unwrap();
+        let mut bytes = state.to_be_bytes().repeat(8);
+        bytes[0] =
+            [RESET, SERVER_RESET, CONTROL, DATA, 0x50, 0x58][usize::try_from(state >> 20).unwrap() % 6];
+        bytes.truncate(usize::try_from(state >> 24).unwrap() % 33);
+        story.tcp = round % 2 == 0;
+        let direction = if state & 64 == 0 { Outbound } else { Inbound };
+        story.raw(u64::from(round), direction, u8::try_from(state & 31).unwrap(), &bytes);
+    }
+    let _ = story.found(30_000);
+    assert_eq!(story.phases(30_000).len(), CONVERSATIONS);
+}
+
+struct Story {
+    tracker: Tracker,
+    pair: Pair,
+    router: Router,
+    port: u16,
+    tcp: bool,
+}
+
+impl Default for Story {
+    fn default() -> Self {
+        let Peers { device, server } = Peers::default();
+        let pair = Pair::new(device, server, at(0));
+        Self { tracker: Tracker::default(), pair, router: Router::default(), port: 40_000, tcp: false }
+    }
+}
+
+impl Story {
+    fn raw(&mut self, millis: u64, direction: Direction, flags: u8, payload: &[u8]) -> Trace {
+        let (src, dst) = if direction == Outbound { (self.port, 1194) } else { (1194, self.port) };
+        let (protocol, bytes) = if self.tcp {
+            (6, Peers::tcp(src, dst, 1, 1, flags, payload))
+        } else {
+            (17, Peers::udp(src, dst, payload))
+        };
+        let seen = Peers::default().packet(millis, direction, protocol, &bytes);
+        self.tracker.observe(&seen);
+        seen.trace()
+    }
+
+    fn send(&mut self, millis: u64, direction: Direction, packet: &[u8]) -> Trace {
+        if !self.tcp {
+            return self.raw(millis, direction, 0, packet);
+        }
+        let length = u16::try_from(packet.len()).unwrap().to_be_bytes();
+        self.raw(millis, direction, 24, &[&length, packet].concat())
+    }
+
+    /// Each port's resets carry a session ID of their own.
+    fn resets(&mut self, times: &[u64]) {
+        for &millis in times {
+            let session = (u64::from(self.port) << 1) + u64::from(self.tcp);
+            let reset = [&[RESET][..], &session.to_be_bytes(), &[0; 5]].concat();
+            self.send(millis, Outbound, &reset);
+        }
+    }
+
+    fn control(&mut self, millis: u64, direction: Direction, opcode: u8, len: usize) {
+        let mut packet = vec![opcode];
+        packet.resize(len, 1);
+        self.send(millis, direction, &packet);
+    }
+
+    fn data(&mut self, millis: u64, direction: Direction, len: usize) -> Trace {
+        let mut packet = vec![DATA];
+        packet.resize(len, 1);
+        self.send(millis, direction, &packet)
+    }
+
+    /// From the server's reset to the first ping of the device.
+    fn connect(&mut self, millis: u64) {
+        self.control(millis, Inbound, SERVER_RESET, 26);
+        self.control(millis + 10, Outbound, CONTROL, 300);
+        self.control(millis + 20, Inbound, CONTROL, 1100);
+        self.control(millis + 30, Outbound, CONTROL, 900);
+        self.control(millis + 40, Inbound, CONTROL, 400);
+        self.data(millis + 50, Outbound, 40);
+    }
+
+    fn error(&mut self, millis: u64, from: std::net::IpAddr) {
+        self.tracker.error(&IcmpReport {
+            mark: Mark { at: at(millis), number: millis },
+            from,
+            about_outbound: true,
+            kind: IcmpKind::PortUnreachable,
+            protocol: 17,
+            device_port: 40_000,
+            server_port: 1194,
+            id: 0,
+        });
+    }
+
+    fn found(&self, millis: u64) -> Vec<Finding> {
+        let household = household(Vec::new());
+        ask(millis, &household, Some(&self.pair), &self.router, |context, findings| {
+            self.tracker.findings(context, findings);
+        })
+    }
+
+    fn codes(&self, millis: u64) -> Vec<(Code, Confidence)> {
+        codes(&self.found(millis))
+    }
+
+    fn phases(&self, millis: u64) -> Vec<(Phase, &'static str)> {
+        let mut sessions = Vec::new();
+        self.tracker.sessions(at(millis), &mut sessions);
+        sessions.iter().map(|session| (session.phase, session.reason)).collect()
+    }
+}
+
+fn codes(found: &[Finding]) -> Vec<(Code, Confidence)> {
+    found.iter().map(|finding| (finding.code, finding.confidence)).collect()
+}

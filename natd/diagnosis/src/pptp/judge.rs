@@ -1,0 +1,545 @@
+//! What is wrong with PPTP, told from what was seen.
+
+use core::time::Duration;
+
+use nat_core::flow::Direction;
+use nat_core::time::Timestamp;
+use passthrough::view::Vpn;
+
+use super::connection::{Call, Connection, OK, Signal};
+use super::{GRE, PORT, TCP, Tracker};
+use crate::attempts::{Attempts, CERTAIN};
+use crate::code::{Code, Party};
+use crate::finding::{Confidence, Evidence, Finding, Findings, Mark};
+use crate::household::Context;
+use crate::observation::{IcmpKind, Point};
+use crate::tally::{Barred, barred, shared_line};
+
+/// A reset whose TTL differs by so much from the SYN-ACK's comes from elsewhere. Routes that change, or a capture
+/// on the other side of a router, make one or two.
+const TTL_APART: u8 = 3;
+/// Before that, GRE may still be on its way up at a slow server: LCP is repeated every three seconds.
+const GRE_PATIENCE: Duration = Duration::from_secs(8);
+/// A call that is kept for longer without any GRE has it where the capture does not see it: devices give up
+/// after 30 seconds.
+const NO_GRE_AT_ALL: Duration = Duration::from_secs(60);
+/// Idle devices and servers ask after each other once a minute (RFC 2637 section 2.5).
+const ECHO_IDLE: Duration = Duration::from_secs(55);
+
+/// What a Start-Control-Connection-Reply says (RFC 2637 section 2.2).
+pub(super) const fn start_words(result: u8) -> &'static str {
+    match result {
+        2 => "refused by the server: general error",
+        3 => "refused by the server: control channel already exists",
+        4 => "refused by the server: not authorised",
+        5 => "refused by the server: protocol version",
+        _ => "refused by the server: unknown result",
+    }
+}
+
+/// What an Outgoing-Call-Reply says (RFC 2637 section 2.8).
+const fn call_words(result: u8) -> &'static str {
+    match result {
+        2 => "call refused by the server: general error",
+        3 => "call refused by the server: no carrier",
+        4 => "call refused by the server: busy",
+        5 => "call refused by the server: no dial tone",
+        6 => "call refused by the server: time-out",
+        7 => "call refused by the server: do not accept",
+        _ => "call refused by the server: unknown result",
+    }
+}
+
+/// One connection, while it is judged.
+struct Case<'a, 'b> {
+    connection: &'a Connection,
+    context: &'a Context<'a>,
+    others: &'a [&'a Tracker],
+    findings: &'b mut Findings,
+}
+
+impl Tracker {
+    pub(super) fn judge(&self, context: &Context<'_>, others: &[&Self], findings: &mut Findings) {
+        for connection in &self.connections {
+            let mut case = Case { connection, context, others, findings: &mut *findings };
+            case.judge(self.strange.filter(|(strange, _)| strange.first.at >= connection.since));
+        }
+    }
+}
+
+impl Case<'_, '_> {
+    fn add(&mut self, code: Code, sure: Confidence, evidence: Vec<Evidence>) -> &mut Finding {
+        let Connection { attempt, since, .. } = *self.connection;
+        self.findings.add(code, sure, Some(Vpn::Pptp), attempt, since, evidence)
+    }
+
+    fn judge(&mut self, strange: Option<(Attempts, u16)>) {
+        let connection = self.connection;
+        if self.barred() || self.forged_reset() {
+            return;
+        }
+        if connection.works() {
+            self.dies();
+            return;
+        }
+        if connection.joined {
+            return;
+        }
+        if connection.syn_ack.is_none() {
+            self.unconnected();
+        } else if let Some(call) = connection.call() {
+            self.call(call, strange);
+        } else {
+            self.control();
+        }
+    }
+
+    /// Is another device of the household connected with the server?
+    fn rival(&self) -> bool {
+        self.others.iter().any(|other| other.is_up(self.connection.since))
+    }
+
+    fn barred(&mut self) -> bool {
+        let connection = self.connection;
+        if connection.works() {
+            return false;
+        }
+        let since = connection.since;
+        let found = barred(self.context, TCP, PORT, since).or_else(|| barred(self.context, GRE, 0, since));
+        if let Some((barred, evidence)) = found {
+            let code = if barred == Barred::Off { Code::PptpGrePassOff } else { Code::PptpCallIdClash };
+            self.add(code, Confidence::High, vec![evidence]);
+            return true;
+        }
+        let off = self.context.router.pptp == Some(false) && connection.syn_ack.is_none();
+        if off && (connection.reset.inbound.is_some() || self.syn_unanswered().is_some()) {
+            let evidence = vec![Evidence::fact("passthrough.pptp is off")];
+            self.add(Code::PptpGrePassOff, Confidence::High, evidence);
+            return true;
+        }
+        false
+    }
+
+    fn syn_unanswered(&self) -> Option<Confidence> {
+        let syn = self.connection.syn.filter(|syn| syn.sends >= 2)?;
+        syn.unanswered(self.context.now)
+    }
+
+    /// A reset that the server did not send: false negatives are better than the opposite (Weaver, Sommer, Paxson:
+    /// "Detecting Forged TCP Reset Packets").
+    fn forged_reset(&mut self) -> bool {
+        let connection = self.connection;
+        let Some(reset) = connection.reset.inbound else { return false };
+        let over = |direction| {
+            let signs = [*connection.fin.of(direction), *connection.stop.of(direction)];
+            signs.into_iter().flatten().any(|mark| mark.at <= reset.mark.at)
+        };
+        let device_first = connection.reset.outbound.is_some_and(|own| own.mark.at <= reset.mark.at);
+        let changed = self.context.router.wan_changed.is_some_and(|(at, _)| {
+            let (one, other) = (at.since(reset.mark.at), reset.mark.at.since(at));
+            one.max(other) < Duration::from_secs(120)
+        });
+        if over(Direction::Outbound) || over(Direction::Inbound) || device_first || changed {
+            return false;
+        }
+        // What the home router sends itself has not crossed any router yet.
+        let local = reset.point == Point::Lan && matches!(reset.ttl, 64 | 128 | 255);
+        let apart = |syn_ack: Signal| {
+            syn_ack.mark.at <= reset.mark.at && syn_ack.ttl.abs_diff(reset.ttl) >= TTL_APART
+        };
+        let apart = connection.syn_ack.filter(|&syn_ack| apart(syn_ack));
+        let mut evidence = Vec::new();
+        if let Some(syn_ack) = apart {
+            evidence.push(Evidence::packet(format!("SYN-ACK with TTL {}", syn_ack.ttl), syn_ack.mark));
+        }
+        evidence.push(Evidence::packet(format!("reset with TTL {}", reset.ttl), reset.mark));
+        if let Some(mark) = connection.after_reset {
+            evidence.push(Evidence::packet("the server goes on behind its reset", mark));
+            self.add(Code::DpiRst, Confidence::High, evidence);
+            return true;
+        }
+        if apart.is_some() && !local {
+            self.add(Code::DpiRst, Confidence::Medium, evidence);
+            return true;
+        }
+        false
+    }
+
+    /// No SYN-ACK.
+    fn unconnected(&mut self) {
+        let connection = self.connection;
+        if let Some(reset) = connection.reset.inbound {
+            let code = if self.rival() { Code::PptpOnePerIp } else { Code::PptpRefused };
+            let sure = if code == Code::PptpRefused { Confidence::High } else { Confidence::Medium };
+            self.add(code, sure, vec![Evidence::packet("reset in answer to the SYN", reset.mark)]);
+            return;
+        }
+        if let Some(errors) = connection.errors {
+            let server = self.context.pair.map(|pair| pair.server);
+            let refuses = matches!(errors.last.kind, IcmpKind::PortUnreachable | IcmpKind::Prohibited);
+            if refuses && server == Some(errors.last.from) {
+                self.add(Code::PptpRefused, Confidence::High, vec![errors.evidence()]);
+                return;
+            }
+            let who = (connection.attempt, connection.since);
+            if errors.find(self.context, Vpn::Pptp, who, self.findings) {
+                return;
+            }
+        }
+        if let (Some(sure), Some(syn)) = (self.syn_unanswered(), connection.syn) {
+            self.add(Code::PptpNoReply, sure, vec![syn.evidence("SYN to TCP 1723, no answer")]);
+        }
+    }
+
+    /// Connected, but no call is asked for yet.
+    fn control(&mut self) {
+        let connection = self.connection;
+        let Some(start) = connection.start else { return };
+        if let Some((mark, result)) = connection.start_reply {
+            if result > OK {
+                let code =
+                    if result == 3 && self.rival() { Code::PptpOnePerIp } else { Code::PptpControlRefused };
+                self.add(code, Confidence::High, vec![Evidence::packet(start_words(result), mark)]);
+            }
+            return;
+        }
+        let mut evidence = vec![Evidence::packet("Start-Control-Connection-Request, no reply", start)];
+        if let Some(foreign) = connection.foreign {
+            evidence.push(Evidence::packet("something else than PPTP answers", foreign));
+            self.add(Code::PptpNoSccrp, Confidence::High, evidence);
+            return;
+        }
+        // A device that gives up sooner was asked to by its user.
+        let (end, sure) = match connection.over() {
+            Some((mark, Direction::Inbound)) => (Some(mark), Confidence::High),
+            Some((mark, Direction::Outbound)) if mark.at.since(start.at) < CERTAIN => return,
+            _ if self.context.now.since(start.at) < CERTAIN => return,
+            Some((mark, Direction::Outbound)) => (Some(mark), Confidence::High),
+            None => (None, Confidence::High),
+        };
+        let closed = matches!(connection.over(), Some((_, Direction::Inbound)));
+        if let Some(end) = end.filter(|_| closed) {
+            if self.rival() {
+                evidence.push(Evidence::packet("closed by the server, as another device is connected", end));
+                self.add(Code::PptpOnePerIp, Confidence::Medium, evidence);
+                return;
+            }
+            evidence.push(Evidence::packet("closed by the server", end));
+        }
+        let swallowed = connection.pending.filter(|_| connection.acknowledged.is_none() && !closed);
+        if let Some(pending) = swallowed {
+            evidence.push(pending.attempts.evidence("sent again, never acknowledged"));
+        }
+        let finding = self.add(Code::PptpNoSccrp, sure, evidence);
+        if swallowed.is_some() {
+            finding.owner = &[Party::Line, Party::Server];
+        }
+    }
+
+    fn call(&mut self, call: &Call, strange: Option<(Attempts, u16)>) {
+        let Some((answered, result)) = call.reply else {
+            self.unanswered_call(call);
+            return;
+        };
+        if result != OK {
+            let policy = matches!(result, 4 | 7) && self.rival();
+            let code = if policy { Code::PptpOnePerIp } else { Code::PptpCallRefused };
+            self.add(code, Confidence::High, vec![Evidence::packet(call_words(result), answered)]);
+            return;
+        }
+        if call.heard_us.is_some() {
+            self.link(call);
+            return;
+        }
+        let end = self.connection.end_of(call).map(|(mark, _)| mark);
+        let until = end.map_or(self.context.now, |end| end.at);
+        match call.tries {
+            None => self.no_gre(call, answered, until),
+            Some(tries) => self.gre_unheard(call, tries, until, strange),
+        }
+    }
+
+    fn unanswered_call(&mut self, call: &Call) {
+        let mut evidence = vec![Evidence::packet("Outgoing-Call-Request, no reply", call.since)];
+        match self.connection.over() {
+            Some((end, Direction::Inbound)) => evidence.push(Evidence::packet("closed by the server", end)),
+            Some((end, Direction::Outbound)) if end.at.since(call.since.at) < CERTAIN => return,
+            Some(_) | None if self.context.now.since(call.since.at) < CERTAIN => return,
+            Some(_) | None => {}
+        }
+        self.add(Code::PptpCallRefused, Confidence::Medium, evidence);
+    }
+
+    /// The call is up, and the device sends no PPP.
+    fn no_gre(&mut self, call: &Call, answered: Mark, until: Timestamp) {
+        let waited = until.since(answered.at);
+        let device: &[Party] = if self.context.vantage.lan || !self.context.vantage.wan {
+            Code::PptpGreNoOut.owner()
+        } else {
+            &[Party::Device, Party::Router]
+        };
+        if let Some((first, last)) = call.gre.inbound.span {
+            let count = call.gre.inbound.count;
+            if count >= 3 && last.at.since(first.at).max(waited) >= GRE_PATIENCE {
+                let evidence = vec![
+                    Evidence::packets("GRE from the server", count, first, last),
+                    Evidence::fact("the device sends no GRE"),
+                ];
+                self.add(Code::PptpGreInOnly, Confidence::High, evidence).owner = device;
+            }
+            return;
+        }
+        let ended = self.connection.end_of(call).is_some();
+        let sure = match waited {
+            _ if waited >= NO_GRE_AT_ALL => return,
+            _ if waited >= CERTAIN => Confidence::Medium,
+            _ if ended => Confidence::Low,
+            _ => return,
+        };
+        let evidence = vec![
+            Evidence::packet("the server connects the call", answered),
+            Evidence::fact("no GRE either way, if it was captured at all"),
+        ];
+        self.add(Code::PptpGreNoOut, sure, evidence).owner = device;
+    }
+
+    /// The device sends PPP, and the server does not show that any of it arrived.
+    fn gre_unheard(
+        &mut self,
+        call: &Call,
+        tries: Attempts,
+        until: Timestamp,
+        strange: Option<(Attempts, u16)>,
+    ) {
+        let rejected = call.errors.filter(|errors| errors.first.at >= call.since.at);
+        let waited = until.since(tries.first.at);
+        let sure = match rejected {
+            Some(_) if waited >= Duration::from_secs(1) => Confidence::High,
+            _ if waited >= CERTAIN && tries.sends >= 3 => Confidence::High,
+            _ if waited >= GRE_PATIENCE && tries.sends >= 2 => Confidence::Medium,
+            _ => return,
+        };
+        let mut evidence = vec![tries.evidence("GRE sent, no sign that it arrived")];
+        evidence.extend(call.gre.inbound.evidence("GRE from the server, none of it an answer"));
+        let other = self.misled(call, tries, strange, sure);
+        let other = other || self.clashes(call, tries, sure);
+        if let Some((sure, line)) =
+            shared_line(self.context).filter(|_| call.gre.inbound.count == 0 && !other)
+        {
+            self.add(Code::SharedIpv4Proto, sure, vec![line, tries.evidence("GRE sent, no answer")]);
+        }
+        if other {
+            return;
+        }
+        // The line lets GRE through where another device has it.
+        let elsewhere = self.rival();
+        let server = self.context.pair.map(|pair| pair.server);
+        let owner: &[Party] = match rejected {
+            Some(errors) if Some(errors.last.from) == server => &[Party::Server],
+            Some(_) => &[Party::Line],
+            None if elsewhere && !self.context.vantage.router => &[Party::Router, Party::Server],
+            None if elsewhere => &[Party::Server],
+            None => Code::PptpGreBlocked.owner(),
+        };
+        evidence.extend(rejected.map(|errors| errors.evidence()));
+        self.add(Code::PptpGreBlocked, sure, evidence).owner = owner;
+    }
+
+    /// GRE that comes in and does not find its device.
+    fn misled(
+        &mut self,
+        call: &Call,
+        tries: Attempts,
+        strange: Option<(Attempts, u16)>,
+        sure: Confidence,
+    ) -> bool {
+        if let Some((strange, id)) = strange {
+            let theirs = self.others.iter().any(|other| other.announces(id));
+            let mut evidence = vec![tries.evidence("GRE sent, no answer")];
+            let words = if theirs { "another device's" } else { "no device's" };
+            evidence.push(strange.evidence(format!("GRE came in with Call ID {id}, {words}")));
+            self.add(Code::PptpGreMisrouted, sure, evidence);
+            return true;
+        }
+        let Some(pair) = self.context.pair else { return false };
+        // Right after a call the server may not know yet that it is over.
+        let begun = call.reply.map_or(call.since.at, |(mark, _)| mark.at);
+        let stray = self.context.router.strays.iter().find(|stray| {
+            let trace = &stray.trace;
+            stray.server == pair.server
+                && trace.protocol == GRE
+                && trace.mark.at >= begun
+                && stray.first >= begun
+        });
+        if let Some(stray) = stray {
+            let words = format!("GRE from the server with Call ID {} reached no device", stray.trace.id);
+            let mark = Mark { at: stray.first, number: 0 };
+            let mut lost = Evidence::packets(words, stray.count, mark, stray.trace.mark);
+            lost.first = Some(stray.trace.mark).filter(|_| stray.count == 1);
+            let evidence = vec![tries.evidence("GRE sent, no answer"), lost];
+            let sure = if self.others.is_empty() { Confidence::Medium } else { sure };
+            self.add(Code::PptpGreMisrouted, sure, evidence);
+            return true;
+        }
+        let lost = self.context.router.refused(pair.device, pair.server, GRE).find(|refusal| {
+            matches!(refusal.reason, "gre-no-control" | "gre-after-start") && refusal.last >= begun
+        });
+        if let Some(refusal) = lost {
+            let mut fact = Evidence::fact(format!("natd refused GRE: {}", refusal.reason));
+            fact.count = refusal.count;
+            self.add(Code::PptpGreMisrouted, Confidence::Medium, vec![fact]);
+            return true;
+        }
+        false
+    }
+
+    /// Two devices' calls with one Call ID, which only a router that changes Call IDs can tell apart.
+    fn clashes(&mut self, call: &Call, tries: Attempts, sure: Confidence) -> bool {
+        let Some(own) = call.own.filter(|_| self.context.vantage.lan && !self.context.vantage.router) else {
+            return false;
+        };
+        let at = tries.first.at;
+        if !self.others.iter().any(|other| other.announces(own) && other.is_up(at)) {
+            return false;
+        }
+        let evidence = vec![
+            tries.evidence("GRE sent, no answer"),
+            Evidence::fact(format!("another device has Call ID {own} with the same server")),
+        ];
+        self.add(Code::PptpCallIdClash, sure.min(Confidence::Medium), evidence);
+        true
+    }
+
+    /// GRE works both ways: what PPP says.
+    fn link(&mut self, call: &Call) {
+        let end = self.connection.end_of(call);
+        // Only the server's end of the call answers a login.
+        let theirs = end.filter(|&(_, by)| by == Direction::Inbound).map(|(mark, _)| mark);
+        if let Some((mark, number)) = call.ppp.refusal() {
+            let words = number.map_or_else(
+                || "the server refuses the login".into(),
+                |number| format!("the server refuses the login, error {number}"),
+            );
+            self.add(Code::PptpAuthFail, Confidence::High, vec![Evidence::packet(words, mark)]);
+        } else if let Some((login, end)) = call.ppp.hung_up(theirs) {
+            let evidence = vec![
+                Evidence::packet("login sent", login),
+                Evidence::packet("the server hangs up instead of an answer", end),
+            ];
+            self.add(Code::PptpAuthFail, Confidence::Medium, evidence);
+        } else if let Some((failed, end, said)) = call.ppp.unencrypted(end.map(|(mark, _)| mark)) {
+            let sure = if said { Confidence::High } else { Confidence::Medium };
+            let evidence = vec![
+                Evidence::packet("no agreement on encryption (MPPE)", failed),
+                Evidence::packet("the link ends", end),
+            ];
+            self.add(Code::PptpMppeFail, sure, evidence);
+        } else {
+            self.dies();
+        }
+    }
+
+    /// It worked, or came near to it.
+    fn dies(&mut self) {
+        let connection = self.connection;
+        let calls = &connection.calls;
+        let sent = connection.pending.map(|pending| pending.attempts);
+        let sent = sent.or(connection.call().and_then(|call| call.unheard));
+        let gre = calls.iter().filter_map(|call| call.gre.inbound.last()).max();
+        let heard = connection.flow.inbound.last().max(gre);
+        let who = (connection.attempt, connection.since);
+        if connection.stop.inbound.is_some() || connection.fin.inbound.is_some() || self.forgotten() {
+            return;
+        }
+        if connection.outside.find(self.context, Vpn::Pptp, who, heard, sent.as_ref(), self.findings) {
+            return;
+        }
+        let Some(pending) = connection.pending.filter(|pending| pending.quiet >= ECHO_IDLE) else { return };
+        let asked = pending.attempts.first.at;
+        let cleared = calls.iter().filter_map(|call| call.ended).chain(connection.over());
+        if cleared.into_iter().any(|(mark, by)| by == Direction::Outbound && mark.at <= asked) {
+            return;
+        }
+        let alive = gre.filter(|gre| gre.at > asked);
+        let reset = connection.reset.inbound.filter(|reset| reset.mark.at > asked);
+        let mut evidence = vec![
+            pending
+                .attempts
+                .evidence(format!("on TCP 1723 after {} s of silence, no answer", pending.quiet.as_secs())),
+        ];
+        let sure = match (alive, reset, pending.attempts.unanswered(self.context.now)) {
+            (Some(_), Some(_), _) => Confidence::High,
+            (Some(gre), None, Some(sure)) if gre.at.since(asked) >= Duration::from_secs(2) => sure,
+            (None, Some(_), _) if gre.is_some_and(|gre| asked.since(gre.at) < ECHO_IDLE) => {
+                Confidence::Medium
+            }
+            _ => return,
+        };
+        evidence.extend(reset.map(|reset| Evidence::packet("reset in answer", reset.mark)));
+        evidence.extend(alive.map(|gre| Evidence::packet("while GRE still comes in from the server", gre)));
+        self.add(Code::PptpIdleKilled, sure, evidence);
+    }
+
+    /// The router's own reset of a connection whose WAN address is gone.
+    fn forgotten(&mut self) -> bool {
+        let Some(reset) = self.connection.reset.inbound else { return false };
+        let Some((at, before)) = self.context.router.wan_changed else { return false };
+        if at < self.connection.since
+            || reset.mark.at.since(at) > Duration::from_secs(120)
+            || reset.mark.at < at
+        {
+            return false;
+        }
+        let evidence = vec![
+            Evidence::fact(format!("the internet address was {before} before")),
+            Evidence::packet("the connection was reset", reset.mark),
+        ];
+        self.add(Code::WanAddrChanged, Confidence::High, evidence);
+        true
+    }
+}
+
+impl Tracker {
+    /// Has a call with this Call ID of the device's been up, and is it not over?
+    fn announces(&self, id: u16) -> bool {
+        let has = |call: &Call| call.own == Some(id) && call.ended.is_none();
+        self.connections.iter().any(|known| known.over().is_none() && known.calls.iter().any(has))
+    }
+}
+
+impl Connection {
+    /// Why it is over.
+    pub(super) fn reason(&self, now: Timestamp) -> Option<&'static str> {
+        if self.syn_ack.is_none() && !self.joined {
+            let asked = self.syn.map_or(self.last.at, |syn| syn.last.at);
+            return match (self.reset.inbound, self.errors) {
+                (Some(_), _) => Some("refused by the server"),
+                (None, Some(_)) => Some("unreachable"),
+                (None, None) => (now.since(asked).as_secs() >= 60).then_some("no answer"),
+            };
+        }
+        let ended = self.call().and_then(|call| call.ended);
+        let over = self.over();
+        if over.is_none() && ended.is_none() {
+            return self.is_gone(now).then_some("silent");
+        }
+        if let Some((_, result)) = self.start_reply.filter(|&(_, result)| result > OK) {
+            return Some(start_words(result));
+        }
+        if let Some(call) = self.call() {
+            if let Some((_, result)) = call.reply.filter(|&(_, result)| result != OK) {
+                return Some(call_words(result));
+            }
+            let end = self.end_of(call);
+            let theirs = end.filter(|&(_, by)| by == Direction::Inbound).map(|(mark, _)| mark);
+            if call.ppp.refusal().is_some() || call.ppp.hung_up(theirs).is_some() {
+                return Some("login refused");
+            }
+            if call.is_connected() && call.heard_us.is_none() && call.tries.is_some() {
+                return Some("GRE silent");
+            }
+        }
+        let (_, by) = ended.or(over)?;
+        Some(if by == Direction::Outbound { "closed by the device" } else { "closed by the server" })
+    }
+}

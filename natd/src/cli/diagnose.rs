@@ -1,0 +1,156 @@
+//! `natd diagnose`, `natd probe` and `natd capture`.
+
+use std::io::Write;
+use std::net::{IpAddr, ToSocketAddrs};
+use std::path::Path;
+use std::time::Duration;
+
+use diagnosis::{Settings, Vantage};
+
+use super::args::{CaptureOptions, DiagnoseOptions, ProbeOptions};
+use super::watch::{self, Live};
+use super::{ExitCode, Failure, complain, live, with_output};
+use crate::capture_file::Bar;
+use crate::io::clock;
+use crate::io::control::{self, ClientError, PATIENCE, Request};
+use crate::report::diagnosis::{DiagnosisReport, Verdict, text};
+use crate::report::watch::{Size, Style, table};
+
+/// `natd diagnose` in each of its forms.
+pub(super) fn diagnose(options: &DiagnoseOptions) -> ExitCode {
+    if let Some(file) = &options.file {
+        return with_output(|out| capture_file(options, file, out));
+    }
+    let question = match Question::new(options) {
+        Ok(question) => question,
+        Err(failure) => return failure.report(),
+    };
+    if options.watch {
+        return live(&mut Watched { question, text: String::new() });
+    }
+    with_output(|out| show(&question.ask(PATIENCE)?, options.json, out))
+}
+
+/// Shows a diagnosis, and sums it up in an exit code.
+fn show(report: &DiagnosisReport, json: bool, out: &mut dyn Write) -> Result<ExitCode, Failure> {
+    if json {
+        serde_json::to_writer(&mut *out, report).map_err(std::io::Error::from)?;
+        writeln!(out)?;
+    } else {
+        text(report, &clock::local_offset, out)?;
+    }
+    Ok(match report.verdict {
+        Verdict::Healthy => ExitCode::Fine,
+        Verdict::Problem => ExitCode::Problem,
+        Verdict::NothingSeen => ExitCode::NothingSeen,
+    })
+}
+
+/// What the running natd is asked.
+struct Question<'a> {
+    socket: &'a Path,
+    device: Option<IpAddr>,
+    /// Any of these addresses; `None`: any server.
+    servers: Option<Vec<IpAddr>>,
+}
+
+impl<'a> Question<'a> {
+    fn new(options: &'a DiagnoseOptions) -> Result<Self, Failure> {
+        let servers = options.server.as_deref().map(addresses).transpose()?;
+        Ok(Self { socket: &options.socket, device: options.device, servers })
+    }
+
+    fn ask(&self, patience: Duration) -> Result<DiagnosisReport, ClientError> {
+        let server = match self.servers.as_deref() {
+            Some([server]) => Some(*server),
+            Some(_) | None => None,
+        };
+        let request = Request::Diagnose { device: self.device, server };
+        let line = control::request(self.socket, &request, patience)?.only_line()?;
+        let mut report: DiagnosisReport = control::parse(&line)?;
+        if let Some(servers) = &self.servers {
+            report.narrow(servers);
+        }
+        Ok(report)
+    }
+}
+
+/// The addresses of a server that was named.
+fn addresses(server: &str) -> Result<Vec<IpAddr>, Failure> {
+    if let Ok(address) = server.parse() {
+        return Ok(vec![address]);
+    }
+    let found = (server, 0).to_socket_addrs();
+    let found = found.map(|found| {
+        let mut addresses: Vec<IpAddr> = found.map(|address| address.ip()).collect();
+        addresses.dedup();
+        addresses
+    });
+    found.map_err(|error| Failure::Problem(format!("cannot find the address of {server}: {error}")))
+}
+
+/// `natd diagnose --watch`.
+struct Watched<'a> {
+    question: Question<'a>,
+    text: String,
+}
+
+impl Live for Watched<'_> {
+    fn needs_terminal(&self) -> &'static str {
+        "diagnose --watch needs a terminal; for programs there is diagnose --json"
+    }
+
+    fn ask(&mut self, _: Duration) -> Result<(), ClientError> {
+        let report = self.question.ask(watch::PATIENCE)?;
+        let mut shown = Vec::new();
+        // Writing to memory does not fail.
+        let _ = text(&report, &clock::local_offset, &mut shown);
+        self.text = String::from_utf8_lossy(&shown).into_owned();
+        Ok(())
+    }
+
+    fn render(&self, trouble: Option<&str>, size: Size, style: Style) -> String {
+        table("VPN diagnosis", &self.text, trouble, size, style)
+    }
+}
+
+/// Pairs of a device and a server that are remembered of a capture.
+const PAIRS: usize = 4096;
+
+fn capture_file(options: &DiagnoseOptions, file: &Path, out: &mut dyn Write) -> Result<ExitCode, Failure> {
+    let servers = options.server.as_deref().map(addresses).transpose()?;
+    let settings = Settings {
+        lan: options.lan.clone(),
+        pairs: PAIRS,
+        memory: Duration::MAX,
+        vantage: Vantage { lan: true, wan: false, router: false, dns: true },
+        servers: servers.clone().unwrap_or_default(),
+        events: false,
+    };
+    let read = {
+        let mut bar = Bar::default();
+        crate::capture_file::read(file, settings, &mut |progress| bar.show(progress))
+    };
+    let read = read.map_err(|error| {
+        let text = error.to_string();
+        if error.is_permission() { Failure::Permission(text) } else { Failure::Problem(text) }
+    })?;
+    if let Some(remark) = &read.remark {
+        complain(remark, ExitCode::Problem);
+    }
+    let mut report = DiagnosisReport::of(&read.household, read.last, 0, options.device, None);
+    if let Some(servers) = &servers {
+        report.narrow(servers);
+    }
+    show(&report, options.json, out)
+}
+
+/// `natd probe`.
+pub(super) fn probe(_: &ProbeOptions, _: &mut dyn Write) -> Result<ExitCode, Failure> {
+    Err(Failure::Problem("probing is not built yet".into()))
+}
+
+/// `natd capture`.
+pub(super) fn capture(_: &CaptureOptions, _: &mut dyn Write) -> Result<ExitCode, Failure> {
+    Err(Failure::Problem("capturing is not built yet".into()))
+}
