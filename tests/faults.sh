@@ -43,5 +43,5 @@ if [ "$(id -u)" -ne 0 ]; then
 	keep="${keep}NATD_LAB_PREFIX,NATD_LAB_LOG,NATD_BIN,NATD_STRONGSWAN6,CARGO,CARGO_MANIFEST_DIR,CARGO_TARGET_DIR,RUST_BACKTRACE"
 	export "CARGO_TARGET_${host}_RUNNER=sudo --preserve-env=$keep"
 fi
-cargo build --workspace --locked --quiet
+cargo build --locked --quiet -p natd -p testkit
 cargo test --locked --test faults -- --ignored --nocapture a_campaign
