@@ -76,10 +76,13 @@ impl Run {
         self.rule(hop, way, &format!("ip protocol {number}"), "drop");
     }
 
-    /// Some hop drops fragments without saying so.
+    /// Some hop drops fragments without saying so: those that show no ports, or on their way out all of them.
     pub(crate) fn drop_fragments(&mut self, way: Way) {
         let hop = self.some_hop();
-        self.rule(hop, way, "ip frag-off & 0x3fff != 0", "drop");
+        // Of an answer whose first fragment is lost as well, nobody at home could know.
+        let all = way == Way::Out && self.seed.coin();
+        let mask = if all { "0x3fff" } else { "0x1fff" };
+        self.rule(hop, way, &format!("ip frag-off & {mask} != 0"), "drop");
     }
 
     /// The connection behind the router has no power, or its cable is out.
@@ -115,6 +118,26 @@ impl Run {
         self.net.c1.nft(&format!(
             "table ip own {{\n chain out {{\n  type filter hook output priority 0;\n  {expression} drop\n }}\n}}\n"
         ));
+    }
+
+    /// The device's own firewall drops what comes to it for which the expression holds.
+    pub(crate) fn device_drops_received(&self, expression: &str) {
+        self.net.c1.nft(&format!(
+            "table ip own {{\n chain in {{\n  type filter hook prerouting priority -500;\n  {expression} drop\n }}\n}}\n"
+        ));
+    }
+
+    /// The server speaks first, to whoever has its first inner address.
+    pub(crate) fn server_speaks_first(&mut self) {
+        let line =
+            format!("while :; do ping -n -c1 -W1 -I {} 10.9.0.1; sleep 1; done >/dev/null 2>&1", vpn::INNER);
+        self.more.push(self.net.server.spawn(&["sh", "-c", &line]));
+    }
+
+    /// Whoever sends resets at hop 1 takes care that they look as if they came from as far as the server.
+    pub(crate) fn resets_come_from_afar(&self) {
+        self.net.server.sysctl("ipv4/ip_default_ttl", "64");
+        self.net.isp1.sysctl("ipv4/ip_default_ttl", "62");
     }
 
     /// A rule of the router's own firewall, as an administrator added it.

@@ -69,7 +69,7 @@ fn browse(node: &Node, mut seed: Seed, stop: &AtomicBool) {
         let socket = node.udp(at(C2, 0));
         // A lost answer is not what is tested.
         let _ = socket.set_read_timeout(Some(Duration::from_millis(500)));
-        let _ = socket.send_to(&question(seed.pick(&names)), at(WEB, 53));
+        let _ = socket.send_to(&question(&mut seed, &names), at(WEB, 53));
         let _ = socket.recv(&mut [0; 512]);
         let _ = traffic::ask(node, at(C2, 0), at(WEB, seed.pick(&[80, 80, 443])));
         let _ = traffic::ask(node, at(C2, 0), at(WEB, 80));
@@ -83,9 +83,10 @@ fn browse(node: &Node, mut seed: Seed, stop: &AtomicBool) {
 }
 
 /// A query for an address (RFC 1035 section 4.1).
-fn question(name: &str) -> Vec<u8> {
-    let mut bytes = vec![0x4e, 0x11, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
-    for label in name.split('.') {
+fn question(seed: &mut Seed, names: &[&str]) -> Vec<u8> {
+    let id = u16::try_from(seed.between(0, 0xffff)).unwrap_or(1);
+    let mut bytes = [&id.to_be_bytes()[..], &[1, 0, 0, 1, 0, 0, 0, 0, 0, 0]].concat();
+    for label in seed.pick(names).split('.') {
         bytes.push(u8::try_from(label.len()).unwrap_or(0));
         bytes.extend(label.as_bytes());
     }

@@ -152,10 +152,9 @@ fn data() -> Vec<Case> {
         Case {
             prepare: |setup, seed| setup.pings = seed.between(300, 900),
             inject: |run| {
-                run.server_pushes(1);
+                run.server_speaks_first();
                 run.device_drops_sent("ip protocol esp");
             },
-            when: When::Up,
             ..fault("the device's firewall drops its ESP", &["IPSEC-ESP-ONEWAY-IN"], &["device"], Vpn::Vpnc)
         },
         Case {
@@ -166,7 +165,7 @@ fn data() -> Vec<Case> {
             when: When::Up,
             second: Some(Order::Any),
             ..fault(
-                "the device's firewall drops its ESP, neighbour fine",
+                "the device's firewall drops its ESP at once, neighbour fine",
                 &["IPSEC-ESP-ONEWAY-IN"],
                 &["device"],
                 Vpn::Vpnc,

@@ -77,7 +77,17 @@ fn tls() -> Vec<Case> {
             prepare: |setup, _| setup.by_name = true,
             inject: |run| run.reset_by_hop(443),
             proof: Proof::NoTls,
-            ..fault("TLS reset on the way", &["TLSVPN-RST"], &["line"], Vpn::Tls)
+            // It is a reset after TLS has begun, and one that did not come from the server.
+            ..fault("TLS reset on the way", &["TLSVPN-RST", "DPI-RST"], &["line"], Vpn::Tls)
+        },
+        Case {
+            prepare: |setup, _| setup.by_name = true,
+            inject: |run| {
+                run.resets_come_from_afar();
+                run.reset_by_hop(443);
+            },
+            proof: Proof::NoTls,
+            ..fault("TLS reset in the server's name", &["TLSVPN-RST"], &["line"], Vpn::Tls)
         },
         Case {
             prepare: |setup, _| setup.by_name = true,

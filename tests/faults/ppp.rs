@@ -4,7 +4,7 @@ use testkit::vpn::GRE;
 
 use crate::case::{Case, Order, When, fault};
 use crate::faults::Way;
-use crate::setup::{PppLogin, Vpn};
+use crate::setup::{L2tpRefusal, PppLogin, Vpn};
 
 /// The cases.
 pub(crate) fn cases() -> Vec<Case> {
@@ -69,6 +69,8 @@ const REFUSED_CONTROL: [u8; 156] = {
 
 fn pptp_data() -> Vec<Case> {
     let blocked: &[&str] = &["PPTP-GRE-BLOCKED-OUT-OR-IN"];
+    // The server's comes in, and none goes out: both names say so.
+    let in_only: &[&str] = &["PPTP-GRE-IN-ONLY", "PPTP-GRE-NO-OUT"];
     vec![
         Case {
             inject: |run| run.drop_protocol(Way::Out, GRE),
@@ -91,17 +93,21 @@ fn pptp_data() -> Vec<Case> {
         },
         Case {
             inject: |run| run.device_drops_sent("ip protocol gre"),
-            ..fault("the device's firewall drops its GRE", &["PPTP-GRE-IN-ONLY"], &["device"], Vpn::Pptp)
+            ..fault("the device's firewall drops its GRE", in_only, &["device"], Vpn::Pptp)
         },
         Case {
-            inject: |run| run.device_drops_sent("ip protocol gre"),
-            second: Some(Order::Any),
+            inject: |run| run.device_drops_received("ip protocol gre"),
             ..fault(
-                "the device's firewall drops its GRE, neighbour fine",
+                "the device's firewall drops the server's GRE",
                 &["PPTP-GRE-IN-ONLY"],
                 &["device"],
                 Vpn::Pptp,
             )
+        },
+        Case {
+            inject: |run| run.device_drops_sent("ip protocol gre"),
+            second: Some(Order::Any),
+            ..fault("the device's firewall drops its GRE, neighbour fine", in_only, &["device"], Vpn::Pptp)
         },
         Case {
             prepare: |setup, _| {
@@ -132,7 +138,11 @@ fn l2tp() -> Vec<Case> {
             ..fault("UDP 1701 dropped", &["L2TP-1701-NO-REPLY"], &["line", "server"], Vpn::L2tp)
         },
         Case {
-            prepare: |setup, _| setup.l2tp_challenge = true,
+            prepare: |setup, _| setup.l2tp_refusal = L2tpRefusal::Challenge,
+            ..fault("L2TP server knows another secret", &["L2TP-PLAIN-REFUSED"], &["server"], Vpn::L2tp)
+        },
+        Case {
+            prepare: |setup, _| setup.l2tp_refusal = L2tpRefusal::Peer,
             ..fault("L2TP server refuses the tunnel", &["L2TP-PLAIN-REFUSED"], &["server"], Vpn::L2tp)
         },
         Case {

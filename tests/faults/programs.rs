@@ -11,7 +11,7 @@ use testkit::{Background, Node};
 
 use crate::net::{Net, SERVER, WEB};
 use crate::pki;
-use crate::setup::{Login, NAME, PppLogin, Setup, Vpn};
+use crate::setup::{L2tpRefusal, Login, NAME, PppLogin, Setup, Vpn};
 
 /// What runs until it is dropped.
 #[derive(Debug, Default)]
@@ -53,7 +53,11 @@ pub(crate) fn server(vpn: Vpn, net: &Net, setup: &Setup) -> Running {
                 "[lns default]\nip range = 10.9.0.101-10.9.0.199\nlocal ip = {INNER}\nrequire chap = no\n\
                  refuse pap = yes\nrequire authentication = no\nname = lns\npppoptfile = /dev/null\n\
                  length bit = yes\nchallenge = {}\n",
-                if setup.l2tp_challenge { "yes" } else { "no" }
+                match setup.l2tp_refusal {
+                    L2tpRefusal::Challenge => "yes",
+                    L2tpRefusal::Peer => "no\nlac = 192.0.2.77",
+                    L2tpRefusal::None => "no",
+                }
             ),
         )),
         Vpn::OpenVpn => {
@@ -319,9 +323,11 @@ fn xl2tpd(node: &Node, setup: &Setup, sections: &str) -> Background {
     let (file, pid, control, secrets) =
         (path("xl2tpd.conf"), path("xl2tpd.pid"), path("xl2tpd.ctl"), path("l2tp-secrets"));
     let server = sections.starts_with("[lns");
+    let access = if server && setup.l2tp_refusal == L2tpRefusal::Peer { "yes" } else { "no" };
     let listen = if server { format!("listen-addr = {SERVER}\n") } else { String::new() };
-    let text =
-        format!("[global]\n{listen}port = 1701\naccess control = no\nauth file = {secrets}\n{sections}");
+    let text = format!(
+        "[global]\n{listen}port = 1701\naccess control = {access}\nauth file = {secrets}\n{sections}"
+    );
     let secret = if server { "* * server-secret\n" } else { "* * another-secret\n" };
     fs::write(&file, text).and_then(|()| fs::write(&secrets, secret)).expect("the lab's folder is writable");
     // Only the server may ask for a password: who dials decides which address it gets by saying nothing.

@@ -63,6 +63,17 @@ pub(crate) enum PppLogin {
     Pap,
 }
 
+/// Why L2TP's server does not want a tunnel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum L2tpRefusal {
+    /// It does.
+    None,
+    /// The client does not have its secret.
+    Challenge,
+    /// It is only for certain clients.
+    Peer,
+}
+
 /// What DNS says of the server's name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Dns {
@@ -108,8 +119,7 @@ pub(crate) struct Setup {
     pub(crate) ppp_passive: bool,
     /// Does c1 have a PPP that works?
     pub(crate) ppp_works: bool,
-    /// Does L2TP's server ask for a secret that the clients do not have?
-    pub(crate) l2tp_challenge: bool,
+    pub(crate) l2tp_refusal: L2tpRefusal,
     /// Does OpenVPN have TCP to fall back to?
     pub(crate) ovpn_tcp: bool,
     pub(crate) ovpn_port: u16,
@@ -140,7 +150,7 @@ impl Setup {
             ppp_login: seed.pick(&[PppLogin::None, PppLogin::Chap, PppLogin::Pap]),
             ppp_passive: false,
             ppp_works: true,
-            l2tp_challenge: false,
+            l2tp_refusal: L2tpRefusal::None,
             ovpn_tcp: false,
             ovpn_port: 1194,
             wg_known: true,
