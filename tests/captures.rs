@@ -212,6 +212,7 @@ fn diagnose(path: &Path) -> Result<Read, CaptureError> {
         memory: Duration::from_secs(86_400),
         vantage: Vantage { lan: true, wan: false, router: false, dns: true },
         servers: Vec::new(),
+        events: false,
     };
     capture_file::read(path, settings, &mut |_| {})
 }

@@ -11,6 +11,7 @@ mod icmp;
 mod lifecycle;
 mod limits;
 mod mtu;
+mod observation;
 mod router;
 mod spoof;
 mod transfer;

@@ -403,6 +403,7 @@ pub(crate) mod exercise {
 
     pub(crate) fn household(servers: Vec<IpAddr>) -> Household {
         Household::new(Settings {
+            events: false,
             lan: Vec::new(),
             pairs: 16,
             memory: Duration::from_secs(3600),

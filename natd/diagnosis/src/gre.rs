@@ -19,7 +19,7 @@ use passthrough::view::{Phase, Vpn};
 
 use crate::attempts::Attempts;
 use crate::code::Code;
-use crate::finding::{Confidence, Evidence, Findings, Mark};
+use crate::finding::{Evidence, Findings, Mark};
 use crate::household::Context;
 use crate::observation::{IcmpReport, Observation, Passage, Trace, Transport};
 use crate::session::Session;

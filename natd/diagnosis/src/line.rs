@@ -7,10 +7,11 @@ use nat_core::time::Timestamp;
 use passthrough::view::{Phase, Vpn};
 
 use crate::attempts::CERTAIN;
-use crate::code::{Code, Party};
+use crate::code::Code;
 use crate::finding::{Confidence, Evidence, Findings};
 use crate::household::Context;
 use crate::pair::Pair;
+use crate::router::Router;
 
 /// Changes of the WAN within that time belong together, and a lack of ports is forgotten after it.
 const SPELL: Duration = Duration::from_secs(600);
@@ -20,51 +21,64 @@ const FLAPS: usize = 3;
 const SKEW: u64 = 300;
 
 /// What is wrong with the line; here device and server of a finding are to be filled in where it has them.
+///
+/// Split traffic (a device that uses its tunnel and sends much beside it) is not among it: no tracker sees what
+/// a device sends to servers that are no VPN's.
 pub fn findings(context: &Context<'_>, findings: &mut Findings) {
-    let (now, router) = (context.now, context.router);
+    let now = context.now;
+    let pairs = || context.household.pairs();
+    let fails = pairs().any(|pair| fails(pair, now));
+    let ipsec = pairs().any(|pair| pair.ipsec.is_some());
+    of_router(now, context.router, fails, ipsec, findings);
+    let works = context.household.tls.works_since(now, SPELL);
+    if let (Some(works), Some((sure, mut evidence))) = (works, silent_all(pairs(), now)) {
+        evidence.push(works);
+        findings.add(Code::Only443, sure, None, 0, now, evidence);
+    }
+}
+
+/// What the router knows of itself. `fails`: some VPN does not come up; `ipsec`: somebody uses IPsec.
+fn of_router(now: Timestamp, router: &Router, fails: bool, ipsec: bool, findings: &mut Findings) {
     let mut add = |code, sure, since, what: String| {
         findings.add(code, sure, None, 0, since, vec![Evidence::fact(what)]);
     };
     if router.wan_up == Some(false) {
         let since = router.link_changes.last().copied().unwrap_or(now);
-        let what = "the WAN is down or has no address".to_owned();
-        add(Code::WanDown, Confidence::High, since, what);
+        add(Code::WanDown, Confidence::High, since, "the WAN is down or has no address".to_owned());
     }
     let recent = || router.link_changes.iter().filter(|change| now.since(**change) <= SPELL);
     if let Some(first) = recent().next().filter(|_| recent().count() >= FLAPS) {
         let what = format!("the WAN went up or down {} times in ten minutes", recent().count());
         add(Code::WanLinkFlap, Confidence::High, *first, what);
     }
-    if let Some((count, last)) =
-        router.exhausted.filter(|(count, last)| *count > 0 && now.since(*last) <= SPELL)
+    if let Some((count, last)) = router.exhausted
+        && count > 0
+        && now.since(last) <= SPELL
     {
         let what = format!("{count} times there was no port or no room left");
         add(Code::NatTableFull, Confidence::High, last, what);
     }
-    if let Some(skew) = router.clock_skew.filter(|skew| skew.unsigned_abs() > SKEW)
-        && context.household.pairs().any(|pair| fails(pair, now))
+    if let Some(skew) = router.clock_skew
+        && skew.unsigned_abs() > SKEW
+        && fails
     {
         let what = format!("the router's clock is wrong by {} s", skew.unsigned_abs());
         add(Code::ClockWrong, Confidence::Medium, now, what);
     }
     for wan in &router.wan {
         let IpAddr::V4(address) = wan else { continue };
-        let [first, second, ..] = address.octets();
-        let code = match (first, second) {
+        let code = match address.octets() {
             _ if address.is_private() => Code::DoubleNat,
             // RFC 6598.
-            (100, 64..=127) => Code::Cgnat,
+            [100, 64..=127, ..] => Code::Cgnat,
             _ => continue,
         };
         add(code, Confidence::High, now, format!("the WAN's own address is {wan}"));
     }
-    let works = context.household.tls.works_since(now, SPELL);
-    let pairs = context.household.pairs();
-    if let Some((sure, mut evidence)) = only_web(pairs, now) {
-        if let Some(works) = works {
-            evidence.push(works);
-            findings.add(Code::Only443, sure, None, 0, now, evidence).owner = &[Party::Line];
-        }
+    let has = |port| router.shared_ports.iter().any(|ports| ports.contains(&port));
+    if ipsec && !router.shared_ports.is_empty() && !(has(500) && has(4500)) {
+        let what = "the line's share of the address has no port 500 or 4500".to_owned();
+        add(Code::SharedIpv4Port, Confidence::High, now, what);
     }
 }
 
@@ -97,7 +111,7 @@ fn fails(pair: &Pair, now: Timestamp) -> bool {
 }
 
 /// Several servers, several protocols, and no answer to any.
-fn only_web<'a>(
+fn silent_all<'a>(
     pairs: impl Iterator<Item = &'a Pair>,
     now: Timestamp,
 ) -> Option<(Confidence, Vec<Evidence>)> {

@@ -18,7 +18,7 @@ use passthrough::openvpn::{Opcode, Packet, read_tcp, read_udp};
 use passthrough::sighting::Sighting;
 use passthrough::view::{Phase, Vpn};
 
-use crate::attempts::{Attempts, SENDS};
+use crate::attempts::{Attempts, CERTAIN, SENDS};
 use crate::code::{Code, Party};
 use crate::finding::{Confidence, Evidence, Findings, Mark};
 use crate::flow::{self, Flow};
@@ -47,8 +47,9 @@ const AGAIN: Duration = Duration::from_secs(120);
 const PLAIN_RESET: [u32; 2] = [14, 20];
 /// Resets under tls-crypt, the same.
 const CRYPT_RESET: [u32; 2] = [54, 60];
-/// A control packet with part of a certificate is larger.
-const LARGE: u32 = 500;
+/// How a connection ends.
+const RESET: &str = "reset by the server";
+const HUNG_UP: &str = "closed by the server";
 /// TCP's packets come behind their length.
 const LENGTH: u32 = 2;
 
@@ -82,8 +83,8 @@ struct Talk {
     control: Option<Attempts>,
     /// The last control packet outbound.
     controlled: Option<Mark>,
-    /// The largest control packet outbound and inbound.
-    largest: [u32; 2],
+    /// Did TLS of the server's come?
+    served: bool,
     /// The first data packet outbound and inbound.
     data: [Option<Mark>; 2],
     payload: Option<Mark>,
@@ -188,7 +189,7 @@ impl Talk {
             answered: None,
             control: None,
             controlled: None,
-            largest: [0; 2],
+            served: false,
             data: [None; 2],
             payload: None,
             rekey: None,
@@ -204,9 +205,9 @@ impl Talk {
         if let Transport::Tcp(head) = seen.transport {
             let end = match (head.rst(), head.fin(), seen.is_outbound()) {
                 (true, _, true) => Some("reset by the device"),
-                (true, _, false) => Some("reset by the server"),
+                (true, _, false) => Some(RESET),
                 (false, true, true) => Some("closed by the device"),
-                (false, true, false) => Some("closed by the server"),
+                (false, true, false) => Some(HUNG_UP),
                 (false, false, _) => None,
             };
             if let Some(end) = end {
@@ -215,8 +216,6 @@ impl Talk {
         }
         // What only acknowledges on TCP proves that the way is open, and is no packet of OpenVPN's.
         self.flow.observe(seen);
-        let [largest_out, largest_in] = &mut self.largest;
-        let largest = if seen.is_outbound() { largest_out } else { largest_in };
         if !seen.is_outbound() && seen.payload_len > 0 {
             self.control = None;
         }
@@ -247,7 +246,7 @@ impl Talk {
                 }
             }
             Opcode::Control | Opcode::ControlWkc => {
-                *largest = (*largest).max(seen.payload_len);
+                self.served |= !seen.is_outbound();
                 if seen.is_outbound() {
                     self.controlled = Some(seen.mark);
                     match &mut self.control {
@@ -272,6 +271,7 @@ impl Talk {
         let (vpn, attempt, since) = (Some(Vpn::OpenVpn), self.attempt, self.flow.first.at);
         let (protocol, _, port) = self.flow.ports;
         if protocol != 17 {
+            self.unwelcome(context, findings);
             return self.stalled(context, others, findings);
         }
         if self.flow.refused(context, Vpn::OpenVpn, attempt, findings) {
@@ -318,7 +318,8 @@ impl Talk {
             }
         }
         let alive = flow::alive_since(context, silent.first);
-        if self.flow.died_early() && (others.died || alive.is_some()) && !self.lacks_large() {
+        // Before there is data, a server that dislikes the certificate is as silent.
+        if self.works() && self.flow.died_early() && (others.died || alive.is_some()) {
             let sure = if others.died && alive.is_some() { Confidence::High } else { Confidence::Medium };
             let mut evidence = vec![silent.evidence("sent after the last answer, no answer")];
             if others.died {
@@ -329,6 +330,26 @@ impl Talk {
             return;
         }
         self.stalled(context, others, findings);
+    }
+
+    /// Over TCP a reset is sent once; a server that does not want it closes, or says nothing. What a RST means
+    /// is told by [`crate::tls`].
+    fn unwelcome(&self, context: &Context<'_>, findings: &mut Findings) {
+        let Some(resets) = self.resets.filter(|_| self.answered.is_none() && self.data == [None; 2]) else {
+            return;
+        };
+        let mut evidence = vec![resets.evidence("reset sent over TCP, no answer")];
+        if self.closed == Some(HUNG_UP) {
+            evidence.push(Evidence::fact(HUNG_UP));
+        } else if self.closed == Some(RESET) || context.now.since(resets.first.at) < CERTAIN {
+            return;
+        }
+        evidence.extend(self.guard.wording().map(Evidence::fact));
+        let (attempt, since) = (self.attempt, self.flow.first.at);
+        let vpn = Some(Vpn::OpenVpn);
+        let finding = findings.add(Code::OvpnNoReply, Confidence::Medium, vpn, attempt, since, evidence);
+        // The line let the connection pass.
+        finding.owner = &[Party::Server, Party::User, Party::Line];
     }
 
     /// The reset was answered, and TLS does not come to an end.
@@ -355,17 +376,16 @@ impl Talk {
             evidence.push(Evidence::packet("TLS still goes on, no data yet", last));
         }
         if self.lacks_large() {
-            evidence.push(Evidence::fact("no large packet of the server's TLS came"));
+            evidence.push(Evidence::fact("the server acknowledges, but its own, larger packets do not come"));
         }
         let since = self.flow.first.at;
         findings.add(Code::OvpnTlsStall, sure, Some(Vpn::OpenVpn), self.attempt, since, evidence);
     }
 
-    /// The server's certificate, which takes large packets, did not come, but small packets did.
+    /// Small packets of the server's come, its TLS does not.
     fn lacks_large(&self) -> bool {
-        let [_, inbound] = self.largest;
         let [_, packets] = self.flow.packets;
-        inbound < LARGE && packets >= 3
+        !self.served && packets >= 3
     }
 
     fn session(&self, now: Timestamp) -> Session {

@@ -18,7 +18,7 @@ pub(crate) struct Ppp {
     pub(crate) requests: Both<Option<Attempts>>,
     /// LCP Terminate-Requests, the first; does it speak of encryption?
     pub(crate) terminate: Both<Option<(Mark, bool)>>,
-    /// The device's last PAP request or CHAP response.
+    /// The device's last PAP request, CHAP or EAP response.
     pub(crate) login: Option<Mark>,
     /// The server's last no, with the error number that Microsoft's CHAP puts in.
     pub(crate) refused: Option<(Mark, Option<u32>)>,
@@ -65,25 +65,24 @@ impl Ppp {
                 false
             }
             (0xc021, 2..=4 | 6 | 10) => true,
-            (0xc023, 1) | (0xc223, 2) => {
+            (0xc023, 1) | (0xc223 | 0xc227, 2) => {
                 if !inbound {
                     self.login = Some(mark);
                 }
-                protocol == 0xc223
+                protocol != 0xc023
             }
-            (0xc023, 2) | (0xc223, 3) => {
+            (0xc023, 2) | (0xc223 | 0xc227, 3) => {
                 if inbound {
                     self.accepted = Some(mark);
                 }
                 true
             }
-            (0xc023, 3) | (0xc223, 4) => {
+            (0xc023, 3) | (0xc223 | 0xc227, 4) => {
                 if inbound {
                     self.refused = Some((mark, error_number(data)));
                 }
                 true
             }
-            (0xc223, 1) => false,
             (0x80fd, 4 | 5) => {
                 self.ccp_failed.get_or_insert(mark);
                 code == 4

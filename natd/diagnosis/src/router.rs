@@ -1,5 +1,6 @@
 //! What the router knows of itself; all unknown in a capture.
 
+use core::ops::RangeInclusive;
 use std::net::IpAddr;
 
 use nat_core::time::Timestamp;
@@ -77,6 +78,8 @@ pub struct Router {
     pub link_changes: Vec<Timestamp>,
     /// Is the WAN up and has it an address?
     pub wan_up: Option<bool>,
+    /// The ports that the line gives us where it shares an IPv4 address (MAP-E, RFC 7597); empty: all, or unknown.
+    pub shared_ports: Vec<RangeInclusive<u16>>,
     /// MTU of the WAN interface.
     pub wan_mtu: Option<u32>,
     /// Seconds that a silent UDP mapping, ESP session and GRE flow are kept.

@@ -289,6 +289,7 @@ pub(crate) mod scene {
         fn default() -> Self {
             let vantage = Vantage { lan: true, wan: true, router: false, dns: false };
             let settings = Settings {
+                events: false,
                 lan: Vec::new(),
                 pairs: 8,
                 memory: Duration::from_secs(600),

@@ -38,7 +38,10 @@ const SOON: Duration = Duration::from_secs(10);
 /// Attempts of the same device belong together within that time.
 const TOGETHER: Duration = Duration::from_secs(600);
 /// Ports on which VPNs use TCP: HTTPS and its likes, OpenVPN, SoftEther, Fortinet.
-const PORTS: [u16; 9] = [443, 943, 992, 1194, 4433, 4443, 5555, 8443, 10443];
+const PORTS: [u16; 9] = [443, 943, 992, OPENVPN, 4433, 4443, 5555, 8443, 10443];
+
+/// Whatever goes there is a VPN's.
+const OPENVPN: u16 = 1194;
 
 /// Device, its port, server, its port.
 type Key = (IpAddr, u16, IpAddr, u16);
@@ -112,7 +115,8 @@ impl Watch {
             let &(device, _, server, port) = key;
             // The port counts where no name does: a VPN's server may well be asked for a website in vain.
             let named = connection.named || self.named.contains(&server);
-            if !(named || PORTS.contains(&port) && context.household.is_vpn_server(server)) {
+            let own = named || port == OPENVPN;
+            if !(own || PORTS.contains(&port) && context.household.is_vpn_server(server)) {
                 continue;
             }
             let of_device = || {
@@ -202,7 +206,7 @@ impl Watch {
 
     /// DTLS alone counts: QUIC, which uses the same port, falls back without anybody's noticing.
     fn datagram(&mut self, key: Key, seen: &Observation<'_>) {
-        if seen.server_port != 443 && !PORTS.contains(&seen.server_port) {
+        if !PORTS.contains(&seen.server_port) {
             return;
         }
         let known = self.dtls.iter_mut().find(|dtls| dtls.key == key);

@@ -170,9 +170,9 @@ impl Tunnel {
             (Message::Response { sender, .. }, false) => {
                 self.asking = None;
                 self.established.get_or_insert(seen.mark);
-                self.responses += 1;
                 let [newest, before] = &mut self.responders;
                 if *newest != sender {
+                    self.responses += 1;
                     (*before, *newest) = (*newest, sender);
                 }
                 match &mut self.ignored {

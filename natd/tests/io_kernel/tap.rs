@@ -9,20 +9,10 @@ use natd::io::tap::{Copied, Tap};
 
 use super::lab::{LAN, Lab, Namespace, PATIENCE, SILENCE, WAN, possible};
 
-fn index(namespace: &Namespace, name: &str) -> u32 {
-    let text = namespace.run(&format!("cat /sys/class/net/{name}/ifindex"));
-    text.trim().parse().unwrap()
-}
-
 fn open(namespace: &Namespace, name: &str) -> Tap {
-    let index = namespace_index(namespace, name);
-    namespace.enter(|| Tap::open(index)).unwrap()
-}
-
-/// sysfs shows the namespace that it was mounted in; netlink shows the one that asks.
-fn namespace_index(namespace: &Namespace, name: &str) -> u32 {
     let line = namespace.run(&format!("ip -o link show {name}"));
-    line.split(':').next().unwrap().trim().parse().unwrap_or_else(|_| index(namespace, name))
+    let index = line.split(':').next().unwrap().trim().parse().unwrap();
+    namespace.enter(|| Tap::open(index)).unwrap()
 }
 
 /// What the tap gets within `limit`: until there is something, then all that is there.
@@ -53,7 +43,8 @@ fn both_sides_of_the_router_see_a_packet_and_which_way_it_goes() {
     }
     let lab = Lab::new();
     let (lan, wan) = (open(&lab.router, "lan0"), open(&lab.router, "wan0"));
-    let esp = lab.lan.raw(50);
+    // Somebody has to listen, or the server says that nobody does.
+    let (esp, _server) = (lab.lan.raw(50), lab.wan.raw(50));
     send_esp(&esp, WAN, 1);
     for (tap, outgoing) in [(&lan, false), (&wan, true)] {
         let all = copies(tap, PATIENCE);
@@ -83,6 +74,7 @@ fn ordinary_traffic_is_not_copied() {
     let lab = Lab::new();
     let tap = open(&lab.router, "lan0");
     let socket = lab.lan.udp(LAN, 40_000);
+    let _servers = [lab.wan.udp(WAN, 40_001), lab.wan.udp(WAN, 500)];
     socket.send_to(&[0x5a; 500], (WAN, 40_001)).unwrap();
     assert_eq!(copies(&tap, SILENCE), []);
     socket.send_to(&[0x5a; 500], (WAN, 500)).unwrap();
@@ -118,7 +110,7 @@ fn one_that_was_removed_is_known_to_be() {
         return;
     }
     let lab = Lab::new();
-    lab.router.ip("link add gone0 type dummy");
+    lab.router.ip("link add gone0 type veth peer name gone1");
     lab.router.ip("link set gone0 up");
     let tap = open(&lab.router, "gone0");
     assert!(tap.is_bound());

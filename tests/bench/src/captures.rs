@@ -32,6 +32,7 @@ pub(crate) fn print(packets: u32) {
 /// Packets a second.
 fn read(path: &Path, packets: u32) -> f64 {
     let settings = Settings {
+        events: false,
         lan: Vec::new(),
         pairs: 1024,
         memory: Duration::from_secs(3600),

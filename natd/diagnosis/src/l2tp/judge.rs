@@ -39,7 +39,7 @@ impl Case<'_, '_> {
     fn judge(&mut self) {
         let tunnel = self.tunnel;
         let answered = tunnel.flow.inbound.count > 0;
-        if !answered && self.barred() {
+        if self.barred() {
             return;
         }
         match tunnel.stop.inbound {
@@ -54,10 +54,10 @@ impl Case<'_, '_> {
 
     fn barred(&mut self) -> bool {
         let (tunnel, context) = (self.tunnel, self.context);
-        let found = match tunnel.carrier.0 {
-            UDP => barred(context, UDP, PORT, tunnel.since),
-            other => barred(context, other, 0, tunnel.since),
-        };
+        // Where it worked before it was switched off.
+        let since = tunnel.flow.inbound.last().map_or(tunnel.since, |mark| mark.at);
+        let port = if tunnel.carrier.0 == UDP { PORT } else { 0 };
+        let found = barred(context, tunnel.carrier.0, port, since).filter(|_| tunnel.unheard.is_some());
         if let Some((barred, evidence)) = found {
             let code = if barred == Barred::Off { Code::L2tpPassOff } else { Code::L2tpTunnelClash };
             self.add(code, Confidence::High, vec![evidence]);

@@ -283,6 +283,7 @@ impl Tunnel {
         let quiet = now.since(self.last.at);
         if let Some((_, result, by)) = self.stopped() {
             let reason = match (by, result) {
+                _ if self.ppp.refusal().is_some() => "login refused",
                 (Direction::Outbound, _) => "closed by the device",
                 (Direction::Inbound, _) if self.connected.is_none() => refusal_words(result),
                 (Direction::Inbound, _) => "closed by the server",

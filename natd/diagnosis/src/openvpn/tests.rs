@@ -89,7 +89,7 @@ fn tls_that_gets_no_further_is_a_stall() {
 }
 
 #[test]
-fn tls_that_goes_on_for_a_minute_without_large_packets_is_a_stall() {
+fn tls_that_goes_on_for_a_minute_without_the_servers_part_is_a_stall() {
     let mut story = Story::default();
     story.resets(&[0]);
     story.control(50, Inbound, SERVER_RESET, 26);
@@ -100,7 +100,40 @@ fn tls_that_goes_on_for_a_minute_without_large_packets_is_a_stall() {
     assert_eq!(story.codes(30_000), []);
     let found = story.found(61_000);
     assert_eq!(codes(&found), [(Code::OvpnTlsStall, Confidence::Medium)]);
-    assert!(found[0].evidence.iter().any(|evidence| evidence.what.contains("large")));
+    assert!(found[0].evidence.iter().any(|evidence| evidence.what.contains("larger")));
+}
+
+#[test]
+fn a_certificate_that_the_server_dislikes_is_no_black_hole() {
+    let mut story = Story::default();
+    for round in 0..2 {
+        story.port += 1;
+        let start = round * 70_000;
+        story.resets(&[start]);
+        story.control(start + 50, Inbound, SERVER_RESET, 26);
+        story.control(start + 60, Inbound, CONTROL, 1100);
+        for millis in [100, 2_100, 6_100, 14_100, 30_100] {
+            story.control(start + millis, Outbound, CONTROL, 300);
+        }
+    }
+    let found: Vec<Code> = story.found(140_000).iter().map(|finding| finding.code).collect();
+    assert_eq!(found, [Code::OvpnTlsStall, Code::OvpnTlsStall]);
+}
+
+#[test]
+fn a_server_that_hangs_up_or_is_silent_on_tcp_is_no_reply() {
+    for (flags, millis, expected) in [
+        (17, 1_000, vec![(Code::OvpnNoReply, Confidence::Medium)]),
+        (16, 9_000, vec![]),
+        (16, 11_000, vec![(Code::OvpnNoReply, Confidence::Medium)]),
+        // The connections' watch tells of it.
+        (4, 11_000, vec![]),
+    ] {
+        let mut story = Story { tcp: true, ..Story::default() };
+        story.resets(&[0]);
+        story.raw(40, Inbound, flags, &[]);
+        assert_eq!(story.codes(millis), expected);
+    }
 }
 
 #[test]

@@ -347,8 +347,14 @@ impl Connection {
         self.over().is_none() && !self.is_gone(now)
     }
 
-    /// Does payload, or what comes right before it, flow?
+    /// Does payload, or what comes right before it, flow in the last call?
     pub(super) fn works(&self) -> bool {
-        self.calls.iter().any(|call| call.ppp.network.is_some())
+        self.call().is_some_and(|call| call.ppp.network.is_some())
+    }
+
+    /// The server's last packet.
+    pub(super) fn heard(&self) -> Option<Mark> {
+        let gre = self.calls.iter().filter_map(|call| call.gre.inbound.last()).max();
+        self.flow.inbound.last().max(gre)
     }
 }

@@ -7,6 +7,7 @@ use nat_core::time::Timestamp;
 use passthrough::view::Vpn;
 
 use super::connection::{Call, Connection, OK, Signal};
+use super::reason::{call_words, start_words};
 use super::{GRE, PORT, TCP, Tracker};
 use crate::attempts::{Attempts, CERTAIN};
 use crate::code::{Code, Party};
@@ -19,36 +20,12 @@ use crate::tally::{Barred, barred, shared_line};
 /// on the other side of a router, make one or two.
 const TTL_APART: u8 = 3;
 /// Before that, GRE may still be on its way up at a slow server: LCP is repeated every three seconds.
-const GRE_PATIENCE: Duration = Duration::from_secs(8);
+pub(super) const GRE_PATIENCE: Duration = Duration::from_secs(8);
 /// A call that is kept for longer without any GRE has it where the capture does not see it: devices give up
 /// after 30 seconds.
 const NO_GRE_AT_ALL: Duration = Duration::from_secs(60);
 /// Idle devices and servers ask after each other once a minute (RFC 2637 section 2.5).
 const ECHO_IDLE: Duration = Duration::from_secs(55);
-
-/// What a Start-Control-Connection-Reply says (RFC 2637 section 2.2).
-pub(super) const fn start_words(result: u8) -> &'static str {
-    match result {
-        2 => "refused by the server: general error",
-        3 => "refused by the server: control channel already exists",
-        4 => "refused by the server: not authorised",
-        5 => "refused by the server: protocol version",
-        _ => "refused by the server: unknown result",
-    }
-}
-
-/// What an Outgoing-Call-Reply says (RFC 2637 section 2.8).
-const fn call_words(result: u8) -> &'static str {
-    match result {
-        2 => "call refused by the server: general error",
-        3 => "call refused by the server: no carrier",
-        4 => "call refused by the server: busy",
-        5 => "call refused by the server: no dial tone",
-        6 => "call refused by the server: time-out",
-        7 => "call refused by the server: do not accept",
-        _ => "call refused by the server: unknown result",
-    }
-}
 
 /// One connection, while it is judged.
 struct Case<'a, 'b> {
@@ -101,10 +78,12 @@ impl Case<'_, '_> {
 
     fn barred(&mut self) -> bool {
         let connection = self.connection;
-        if connection.works() {
-            return false;
-        }
-        let since = connection.since;
+        // Where it worked before it was switched off.
+        let since = if connection.works() {
+            connection.heard().map_or(connection.since, |mark| mark.at)
+        } else {
+            connection.since
+        };
         let found = barred(self.context, TCP, PORT, since).or_else(|| barred(self.context, GRE, 0, since));
         if let Some((barred, evidence)) = found {
             let code = if barred == Barred::Off { Code::PptpGrePassOff } else { Code::PptpCallIdClash };
@@ -446,12 +425,15 @@ impl Case<'_, '_> {
         let sent = connection.pending.map(|pending| pending.attempts);
         let sent = sent.or(connection.call().and_then(|call| call.unheard));
         let gre = calls.iter().filter_map(|call| call.gre.inbound.last()).max();
-        let heard = connection.flow.inbound.last().max(gre);
+        let heard = connection.heard();
         let who = (connection.attempt, connection.since);
         if connection.stop.inbound.is_some() || connection.fin.inbound.is_some() || self.forgotten() {
             return;
         }
         if connection.outside.find(self.context, Vpn::Pptp, who, heard, sent.as_ref(), self.findings) {
+            return;
+        }
+        if self.unknown_echo() {
             return;
         }
         let Some(pending) = connection.pending.filter(|pending| pending.quiet >= ECHO_IDLE) else { return };
@@ -480,6 +462,24 @@ impl Case<'_, '_> {
         self.add(Code::PptpIdleKilled, sure, evidence);
     }
 
+    /// The server asks after the device, and the router does not know any more whom that is for.
+    fn unknown_echo(&mut self) -> bool {
+        let connection = self.connection;
+        let (Some(pair), Some(last)) = (self.context.pair, connection.control_last()) else { return false };
+        let port = connection.outside.source.map_or(connection.ports.0, |(_, port)| port);
+        let stray = self.context.router.strays.iter().find(|stray| {
+            let (trace, quiet) = (&stray.trace, stray.first.since(last));
+            let ours = trace.protocol == TCP && (trace.device_port, trace.server_port) == (port, PORT);
+            stray.server == pair.server && ours && quiet >= ECHO_IDLE
+        });
+        let Some(stray) = stray.filter(|_| connection.over().is_none()) else { return false };
+        let words = "from the server's TCP 1723 after a silence reached no device";
+        let mut lost = Evidence::packet(words, stray.trace.mark);
+        lost.count = stray.count;
+        self.add(Code::PptpIdleKilled, Confidence::Medium, vec![lost]);
+        true
+    }
+
     /// The router's own reset of a connection whose WAN address is gone.
     fn forgotten(&mut self) -> bool {
         let Some(reset) = self.connection.reset.inbound else { return false };
@@ -504,42 +504,5 @@ impl Tracker {
     fn announces(&self, id: u16) -> bool {
         let has = |call: &Call| call.own == Some(id) && call.ended.is_none();
         self.connections.iter().any(|known| known.over().is_none() && known.calls.iter().any(has))
-    }
-}
-
-impl Connection {
-    /// Why it is over.
-    pub(super) fn reason(&self, now: Timestamp) -> Option<&'static str> {
-        if self.syn_ack.is_none() && !self.joined {
-            let asked = self.syn.map_or(self.last.at, |syn| syn.last.at);
-            return match (self.reset.inbound, self.errors) {
-                (Some(_), _) => Some("refused by the server"),
-                (None, Some(_)) => Some("unreachable"),
-                (None, None) => (now.since(asked).as_secs() >= 60).then_some("no answer"),
-            };
-        }
-        let ended = self.call().and_then(|call| call.ended);
-        let over = self.over();
-        if over.is_none() && ended.is_none() {
-            return self.is_gone(now).then_some("silent");
-        }
-        if let Some((_, result)) = self.start_reply.filter(|&(_, result)| result > OK) {
-            return Some(start_words(result));
-        }
-        if let Some(call) = self.call() {
-            if let Some((_, result)) = call.reply.filter(|&(_, result)| result != OK) {
-                return Some(call_words(result));
-            }
-            let end = self.end_of(call);
-            let theirs = end.filter(|&(_, by)| by == Direction::Inbound).map(|(mark, _)| mark);
-            if call.ppp.refusal().is_some() || call.ppp.hung_up(theirs).is_some() {
-                return Some("login refused");
-            }
-            if call.is_connected() && call.heard_us.is_none() && call.tries.is_some() {
-                return Some("GRE silent");
-            }
-        }
-        let (_, by) = ended.or(over)?;
-        Some(if by == Direction::Outbound { "closed by the device" } else { "closed by the server" })
     }
 }

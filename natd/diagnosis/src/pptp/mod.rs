@@ -20,6 +20,7 @@
 
 mod connection;
 mod judge;
+mod reason;
 mod stream;
 #[cfg(test)]
 mod tests;
@@ -30,7 +31,7 @@ use nat_core::flow::Direction;
 use nat_core::time::Timestamp;
 use passthrough::gre::GreHeader;
 use passthrough::sighting::Sighting;
-use passthrough::view::{Phase, Vpn};
+use passthrough::view::Vpn;
 
 use self::connection::{Call, Connection};
 use crate::attempts::Attempts;
@@ -108,7 +109,9 @@ impl Tracker {
             // On the LAN a device knows what it announced; elsewhere a NAT may have put another ID in its place.
             let foreign = seen.point == Point::Lan && !seen.is_outbound();
             let any = self.place(now, |call| call.ended.is_none() && (!foreign || call.own.is_none()));
-            if any.is_none() && foreign && self.connections.iter().any(|known| known.lives(now)) {
+            let dials =
+                |known: &Connection| known.lives(now) && known.calls.iter().any(|call| call.own.is_some());
+            if any.is_none() && foreign && self.connections.iter().any(dials) {
                 let mut attempts = self.strange.map(|(attempts, _)| attempts);
                 again(&mut attempts, seen.mark);
                 self.strange = attempts.map(|attempts| (attempts, id));
@@ -222,26 +225,5 @@ impl Tracker {
             let up = known.calls.iter().any(|call| call.ended.is_none() && call.heard_us.is_some());
             up && known.over().is_none_or(|(over, _)| over.at > at) && known.since <= at
         })
-    }
-}
-
-impl Connection {
-    /// How far it is, and why it is over.
-    fn phase(&self, now: Timestamp) -> (Phase, &'static str) {
-        if let Some(reason) = self.reason(now) {
-            return (Phase::Closed, reason);
-        }
-        let quiet = now.since(self.last.at).as_secs();
-        let phase = match self.call() {
-            None => Phase::Handshake,
-            Some(call) if !self.joined && !call.is_connected() => Phase::Handshake,
-            Some(_) if quiet >= 120 => Phase::Idle,
-            Some(call) => match call.ppp.network {
-                Some(last) if now.since(last.at).as_secs() < 60 => Phase::Data,
-                Some(_) => Phase::Keepalive,
-                None => Phase::Established,
-            },
-        };
-        (phase, "")
     }
 }

@@ -393,7 +393,7 @@ fn a_start_that_is_refused_says_why() {
         let mut dialogue = Dialogue::default().start(result);
         assert_eq!(dialogue.codes(100), [(Code::PptpControlRefused, HIGH)]);
         dialogue.tcp(90, Inbound, FIN, &[]);
-        assert_eq!(dialogue.session(100), (Phase::Closed, super::judge::start_words(result)));
+        assert_eq!(dialogue.session(100), (Phase::Closed, reason::start_words(result)));
     }
     assert_eq!(Dialogue::default().start(1).codes(LATE), [], "and then the device sleeps");
 }
@@ -712,6 +712,66 @@ fn gre_alone_is_a_session_without_findings() {
     }
     assert_eq!(dialogue.codes(LATE), []);
     assert_eq!(dialogue.session(13_000).0, Phase::Data);
+}
+
+#[test]
+fn a_working_call_that_is_switched_off_says_so() {
+    let mut dialogue = Dialogue::default().work().refused(47, "pptp-off");
+    assert_eq!(dialogue.codes(10_000), [(Code::PptpGrePassOff, HIGH)]);
+    dialogue.both(12_000, PACKET);
+    assert_eq!(dialogue.codes(20_000), [], "and on again");
+}
+
+#[test]
+fn an_echo_of_the_server_s_that_reaches_nobody_shows_a_forgotten_connection() {
+    let mut dialogue = Dialogue::default().work();
+    let bytes = Peers::tcp(1723, 40_000, 0, 0, ACK, &message(5, 0, 0, 0));
+    let trace = dialogue.peers.packet(64_000, Inbound, 6, &bytes).trace();
+    let stray = Stray { server: dialogue.peers.server, trace, count: 4, first: at(61_500) };
+    dialogue.scene.router.strays.push(stray);
+    assert_eq!(dialogue.codes(70_000), [(Code::PptpIdleKilled, MEDIUM)]);
+    dialogue.scene.router.strays[0].trace.device_port = 40_001;
+    assert_eq!(dialogue.codes(70_000), [], "another connection's");
+}
+
+#[test]
+fn call_ids_that_a_nat_has_changed_are_the_same_call_s_beyond_it() {
+    let mut dialogue = Dialogue::default().dial(1);
+    for (millis, frame) in [(1200, LCP_REQUEST), (1250, LCP_ACK), (1300, IPCP_ACK)] {
+        dialogue.gre(millis, Outbound, 7, frame);
+        let bytes = [&[0x30, 1, 0x88, 0x0b, 0, 8, 0x12, 0x34, 0, 0, 0, 1][..], frame].concat();
+        let mut seen = dialogue.peers.packet(millis + 20, Inbound, 47, &bytes);
+        seen.point = Point::Wan;
+        dialogue.tracker.observe(&seen);
+    }
+    assert_eq!(dialogue.codes(LATE), []);
+    assert_eq!(dialogue.session(2000).0, Phase::Data);
+}
+
+#[test]
+fn gre_of_a_connection_whose_beginning_was_not_seen_is_its_own() {
+    let mut dialogue = Dialogue::default();
+    dialogue.tcp(0, Outbound, ACK, &message(5, 0, 0, 0));
+    dialogue.tcp(50, Inbound, ACK, &message(6, 0, 0, 0));
+    dialogue.both(1000, PACKET);
+    assert_eq!(dialogue.codes(LATE), []);
+    assert_eq!(dialogue.tracker.connections.len(), 1);
+    assert_eq!(dialogue.session(2000), (Phase::Data, ""));
+}
+
+#[test]
+fn a_connection_that_the_server_uses_again_is_judged_by_its_last_call() {
+    let mut dialogue = Dialogue::default().work();
+    dialogue.tcp(9000, Outbound, ACK, &message(12, 0, 0, 0));
+    dialogue.tcp(9100, Inbound, ACK, &message(13, 7, 0, 0));
+    assert_eq!(dialogue.codes(LATE), []);
+    dialogue.tcp(9500, Outbound, ACK, &message(7, 1, 0, 0));
+    dialogue.tcp(9600, Inbound, ACK, &message(8, 8, 1, 1));
+    dialogue.gre(9700, Outbound, 8, LCP_REQUEST);
+    dialogue.gre(9800, Inbound, 1, LCP_ACK);
+    assert_eq!(dialogue.codes(LATE), []);
+    dialogue.gre(9900, Inbound, 1, CHAP_FAILURE);
+    assert_eq!(dialogue.codes(LATE), [(Code::PptpAuthFail, HIGH)]);
 }
 
 #[test]

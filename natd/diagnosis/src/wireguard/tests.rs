@@ -19,6 +19,45 @@ fn three_initiations_without_an_answer_are_no_reply() {
 }
 
 #[test]
+fn ipv6_is_no_different() {
+    let peers = Peers {
+        device: [0x2001, 0xdb8, 0, 1, 0, 0, 0, 11].into(),
+        server: [0x2001, 0xdb8, 0, 2, 0, 0, 0, 10].into(),
+    };
+    let mut story = Story { peers, ..Story::default() };
+    story.initiations(&[0, 5_000, 10_000]);
+    assert_eq!(story.codes(10_500), [(Code::WgNoReply, Confidence::High)]);
+    story.error(10_600, peers.server, IcmpKind::PortUnreachable);
+    story.error(15_600, peers.server, IcmpKind::PortUnreachable);
+    assert_eq!(story.codes(16_000), [(Code::ServerDown, Confidence::High)]);
+}
+
+#[test]
+fn no_bytes_make_it_panic() {
+    let mut story = Story::default();
+    let mut state = 51_820_u32;
+    for round in 0..50_000_u64 {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        let len = [148, 92, 64, 32, 96][usize::try_from(state >> 16).unwrap() % 5];
+        let kind = [1, 2, 3, 4, 4][usize::try_from(state >> 16).unwrap() % 5];
+        let mut message = vec![kind, 0, 0, 0];
+        message.extend(state.to_be_bytes().repeat(2));
+        // Counters up to the largest that is believed.
+        message.extend([state.to_le_bytes()[1], 0xff, 0, 0]);
+        message.resize(len, 0xff);
+        let direction = if state & 0x100 == 0 { Outbound } else { Inbound };
+        let trace = story.send(round * 37, direction, &message);
+        if state & 0x600 == 0 {
+            story.tracker.passage(&trace, Passage::Undelivered);
+        }
+        if round % 1_000 == 0 {
+            let _ = (story.found(round * 37), story.sessions(round * 37));
+        }
+    }
+    assert!(story.sessions(0).len() <= TUNNELS);
+}
+
+#[test]
 fn one_lost_initiation_and_a_slow_start_are_nothing() {
     let mut story = Story::default();
     story.initiations(&[0, 5_200, 10_500]);
@@ -275,13 +314,14 @@ struct Story {
     pair: Pair,
     router: Router,
     port: u16,
+    peers: Peers,
 }
 
 impl Default for Story {
     fn default() -> Self {
-        let Peers { device, server } = Peers::default();
-        let pair = Pair::new(device, server, at(0));
-        Self { tracker: Tracker::default(), pair, router: Router::default(), port: 40_000 }
+        let peers = Peers::default();
+        let pair = Pair::new(peers.device, peers.server, at(0));
+        Self { tracker: Tracker::default(), pair, router: Router::default(), port: 40_000, peers }
     }
 }
 
@@ -299,7 +339,7 @@ impl Story {
     fn send(&mut self, millis: u64, direction: Direction, message: &[u8]) -> Trace {
         let (src, dst) = if direction == Outbound { (self.port, 5555) } else { (5555, self.port) };
         let datagram = Peers::udp(src, dst, message);
-        let seen = Peers::default().packet(millis, direction, 17, &datagram);
+        let seen = self.peers.packet(millis, direction, 17, &datagram);
         self.tracker.observe(&seen);
         seen.trace()
     }
