@@ -8,7 +8,7 @@ use testkit::{natd, requirements, vpn};
 
 use crate::case::Case;
 use crate::net::Scope;
-use crate::setup::Vpn;
+use crate::setup::Program;
 use crate::table::{self, Done};
 use crate::{fine, ipsec, plain, ppp};
 
@@ -87,8 +87,17 @@ impl Plan {
 /// # Panics
 /// When what was asked for is not reached.
 pub(crate) fn run(plan: &Plan) {
-    let all = [Vpn::Ike, Vpn::Vpnc, Vpn::Pptp, Vpn::L2tp, Vpn::OpenVpn, Vpn::WireGuard, Vpn::Tls, Vpn::None];
-    let programs: Vec<_> = all.into_iter().flat_map(Vpn::programs).collect();
+    let all = [
+        Program::Ike,
+        Program::Vpnc,
+        Program::Pptp,
+        Program::L2tp,
+        Program::OpenVpn,
+        Program::WireGuard,
+        Program::Tls,
+        Program::None,
+    ];
+    let programs: Vec<_> = all.into_iter().flat_map(Program::programs).collect();
     if !requirements::met_with(&programs) {
         return;
     }

@@ -14,7 +14,7 @@ use crate::internet::Internet;
 use crate::net::{C1, Net, Scope, Upstream};
 use crate::programs::{self, Running};
 use crate::seed::Seed;
-use crate::setup::{Setup, Vpn};
+use crate::setup::{Program, Setup};
 
 /// When the fault begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,7 +52,7 @@ pub(crate) struct Case {
     pub(crate) owners: &'static [&'static str],
     /// A code of group note that has to be there as well.
     pub(crate) note: Option<&'static str>,
-    pub(crate) vpn: Vpn,
+    pub(crate) vpn: Program,
     pub(crate) scopes: &'static [Scope],
     pub(crate) upstream: Upstream,
     /// Lines of natd's section `[nat]`, and further sections.
@@ -82,7 +82,7 @@ pub(crate) const fn fault(
     name: &'static str,
     codes: &'static [&'static str],
     owners: &'static [&'static str],
-    vpn: Vpn,
+    vpn: Program,
 ) -> Case {
     Case {
         name,
@@ -103,7 +103,7 @@ pub(crate) const fn fault(
 }
 
 /// A healthy scenario.
-pub(crate) const fn healthy(name: &'static str, vpn: Vpn) -> Case {
+pub(crate) const fn healthy(name: &'static str, vpn: Program) -> Case {
     Case { patience: (18, 30), proof: Proof::Works, ..fault(name, &[], &[], vpn) }
 }
 
@@ -134,7 +134,7 @@ pub(crate) struct Run {
     pub(crate) more: Vec<Background>,
     /// What a fault keeps until the run ends.
     pub(crate) kept: Vec<Box<dyn Send>>,
-    vpn: Vpn,
+    vpn: Program,
 }
 
 impl Case {

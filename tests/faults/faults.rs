@@ -179,7 +179,7 @@ impl Run {
     }
 
     /// A service on this TCP port of the server that speaks something else, and then closes.
-    pub(crate) fn serve_something_else(&mut self, port: u16, answer: &'static [u8]) {
+    pub(crate) fn serve_something_else(&mut self, port: u16, answer: Vec<u8>) {
         let listener = self.net.server.listen(at(SERVER, port));
         listener.set_nonblocking(true).expect("a listener can be non-blocking");
         self.repeat(20, move |_: &mut ()| {
@@ -188,7 +188,7 @@ impl Run {
             let _ = stream.set_nonblocking(false);
             let _ = stream.set_read_timeout(Some(Duration::from_secs(3)));
             let mut buffer = [0; 512];
-            let _ = stream.read(&mut buffer).and_then(|_| stream.write_all(answer));
+            let _ = stream.read(&mut buffer).and_then(|_| stream.write_all(&answer));
             let _ = stream.shutdown(Shutdown::Write);
             while stream.read(&mut buffer).is_ok_and(|len| len > 0) {}
         });

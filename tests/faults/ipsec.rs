@@ -4,7 +4,7 @@ use testkit::vpn::ESP;
 
 use crate::case::{Case, Order, Proof, When, fault};
 use crate::faults::{Hop, Way};
-use crate::setup::{Login, Vpn};
+use crate::setup::{Login, Program};
 
 /// The cases.
 pub(crate) fn cases() -> Vec<Case> {
@@ -15,23 +15,23 @@ fn asking() -> Vec<Case> {
     vec![
         Case {
             inject: |run| run.drop_port("udp", 500),
-            ..fault("UDP 500 dropped", &["IKE-500-NO-REPLY"], &["line", "server"], Vpn::Ike)
+            ..fault("UDP 500 dropped", &["IKE-500-NO-REPLY"], &["line", "server"], Program::Ike)
         },
         Case {
             inject: |run| run.drop_port("udp", 500),
-            ..fault("UDP 500 of IKEv1 dropped", &["IKE-500-NO-REPLY"], &["line", "server"], Vpn::Vpnc)
+            ..fault("UDP 500 of IKEv1 dropped", &["IKE-500-NO-REPLY"], &["line", "server"], Program::Vpnc)
         },
         Case {
             prepare: |setup, _| setup.served = false,
-            ..fault("no IKE at the server", &["IKE-500-ICMP-PORT"], &["server"], Vpn::Ike)
+            ..fault("no IKE at the server", &["IKE-500-ICMP-PORT"], &["server"], Program::Ike)
         },
         Case {
             inject: |run| run.prohibit("udp dport { 500, 4500 }"),
-            ..fault("IKE prohibited by a hop", &["IKE-500-ADMIN"], &["line"], Vpn::Ike)
+            ..fault("IKE prohibited by a hop", &["IKE-500-ADMIN"], &["line"], Program::Ike)
         },
         Case {
             inject: |run| run.drop_port("udp", 4500),
-            ..fault("UDP 4500 dropped", &["IKE-4500-NO-REPLY"], &["line"], Vpn::Ike)
+            ..fault("UDP 4500 dropped", &["IKE-4500-NO-REPLY"], &["line"], Program::Ike)
         },
         Case {
             prepare: |setup, _| {
@@ -39,7 +39,7 @@ fn asking() -> Vec<Case> {
                 setup.ike_fragments = false;
             },
             inject: |run| run.drop_fragments(Way::Out),
-            ..fault("fragments out dropped", &["IKE-AUTH-FRAG-LOST"], &["line", "device"], Vpn::Ike)
+            ..fault("fragments out dropped", &["IKE-AUTH-FRAG-LOST"], &["line", "device"], Program::Ike)
         },
         Case {
             prepare: |setup, _| {
@@ -51,16 +51,16 @@ fn asking() -> Vec<Case> {
                 "fragments in dropped",
                 &["IKE-REPLY-FRAG-LOST", "IKE-AUTH-FRAG-LOST"],
                 &["line", "router"],
-                Vpn::Ike,
+                Program::Ike,
             )
         },
         Case {
             inject: |run| run.switch_server_off(),
-            ..fault("IKE server switched off", &["SERVER-DOWN"], &["server"], Vpn::Ike)
+            ..fault("IKE server switched off", &["SERVER-DOWN"], &["server"], Program::Ike)
         },
         Case {
             inject: |run| run.lose_route(),
-            ..fault("no route to the IKE server", &["SERVER-PATH"], &["line"], Vpn::Ike)
+            ..fault("no route to the IKE server", &["SERVER-PATH"], &["line"], Program::Ike)
         },
     ]
 }
@@ -69,7 +69,7 @@ fn refusals() -> Vec<Case> {
     vec![
         Case {
             prepare: |setup, _| setup.proposal = "aes256-sha512-modp4096",
-            ..fault("no common proposal", &["IKE-NO-PROPOSAL"], &["server", "device"], Vpn::Ike)
+            ..fault("no common proposal", &["IKE-NO-PROPOSAL"], &["server", "device"], Program::Ike)
         },
         Case {
             prepare: |setup, _| setup.proposal = "aes256-sha512-modp4096",
@@ -78,49 +78,49 @@ fn refusals() -> Vec<Case> {
                 "no common proposal, neighbour fine",
                 &["IKE-NO-PROPOSAL"],
                 &["server", "device"],
-                Vpn::Ike,
+                Program::Ike,
             )
         },
         Case {
             prepare: |setup, _| setup.secret = "wrong",
-            ..fault("wrong pre-shared key", &["IKE-AUTH-REJECTED"], &["user", "server"], Vpn::Ike)
+            ..fault("wrong pre-shared key", &["IKE-AUTH-REJECTED"], &["user", "server"], Program::Ike)
         },
         Case {
             prepare: |setup, _| setup.secret = "wrong",
             second: Some(Order::Any),
-            ..fault("wrong key, neighbour fine", &["IKE-AUTH-REJECTED"], &["user", "server"], Vpn::Ike)
+            ..fault("wrong key, neighbour fine", &["IKE-AUTH-REJECTED"], &["user", "server"], Program::Ike)
         },
         Case {
             prepare: |setup, _| {
                 setup.login = Login::Eap;
                 setup.secret = "wrong";
             },
-            ..fault("wrong EAP password", &["IKE-AUTH-REJECTED"], &["user", "server"], Vpn::Ike)
+            ..fault("wrong EAP password", &["IKE-AUTH-REJECTED"], &["user", "server"], Program::Ike)
         },
         Case {
             natd: ("", "[passthrough]\nipsec = false"),
-            ..fault("IPsec off", &["IPSEC-ESP-PASS-OFF"], &["router"], Vpn::Vpnc)
+            ..fault("IPsec off", &["IPSEC-ESP-PASS-OFF"], &["router"], Program::Vpnc)
         },
         Case {
             natd: ("", "[passthrough]\nipsec = false"),
-            ..fault("IPsec off, IKEv2", &["IPSEC-ESP-PASS-OFF"], &["router"], Vpn::Ike)
+            ..fault("IPsec off, IKEv2", &["IPSEC-ESP-PASS-OFF"], &["router"], Program::Ike)
         },
         Case {
             natd: ("", "[passthrough]\nmulti = false"),
             second: Some(Order::First),
-            ..fault("one device per server only", &["IPSEC-MULTI-CLASH"], &["router"], Vpn::Vpnc)
+            ..fault("one device per server only", &["IPSEC-MULTI-CLASH"], &["router"], Program::Vpnc)
         },
         Case {
             inject: |run| run.send_ah(),
             proof: Proof::None,
-            ..fault("AH", &["IPSEC-AH"], &["device", "server"], Vpn::None)
+            ..fault("AH", &["IPSEC-AH"], &["device", "server"], Program::None)
         },
         Case {
             inject: |run| {
                 let ports = run.seed.pick(&["udp dport 500", "udp dport { 500, 4500 }", "udp sport 500"]);
                 run.router_drops(ports);
             },
-            ..fault("the router's firewall drops IKE", &["LOCAL-FIREWALL"], &["router"], Vpn::Ike)
+            ..fault("the router's firewall drops IKE", &["LOCAL-FIREWALL"], &["router"], Program::Ike)
         },
         Case {
             inject: |run| run.router_drops("ip saddr 192.168.1.11 ip protocol esp"),
@@ -129,7 +129,7 @@ fn refusals() -> Vec<Case> {
                 "the router's firewall drops one device's ESP",
                 &["LOCAL-FIREWALL"],
                 &["router"],
-                Vpn::Vpnc,
+                Program::Vpnc,
             )
         },
     ]
@@ -139,15 +139,15 @@ fn data() -> Vec<Case> {
     vec![
         Case {
             inject: |run| run.drop_protocol(Way::Out, ESP),
-            ..fault("ESP out dropped", &["IPSEC-ESP-NO-RETURN"], &["line", "server"], Vpn::Vpnc)
+            ..fault("ESP out dropped", &["IPSEC-ESP-NO-RETURN"], &["line", "server"], Program::Vpnc)
         },
         Case {
             inject: |run| run.drop_protocol(Way::In, ESP),
-            ..fault("ESP in dropped", &["IPSEC-ESP-NO-RETURN"], &["line", "server"], Vpn::Vpnc)
+            ..fault("ESP in dropped", &["IPSEC-ESP-NO-RETURN"], &["line", "server"], Program::Vpnc)
         },
         Case {
             inject: |run| run.rule(Hop::Two, Way::Either, "ip protocol 50", "drop"),
-            ..fault("ESP dropped at hop 2 of 3", &["IPSEC-ESP-NO-RETURN"], &["line", "server"], Vpn::Vpnc)
+            ..fault("ESP dropped at hop 2 of 3", &["IPSEC-ESP-NO-RETURN"], &["line", "server"], Program::Vpnc)
         },
         Case {
             prepare: |setup, seed| setup.pings = seed.between(300, 900),
@@ -155,7 +155,12 @@ fn data() -> Vec<Case> {
                 run.server_speaks_first();
                 run.device_drops_sent("ip protocol esp");
             },
-            ..fault("the device's firewall drops its ESP", &["IPSEC-ESP-ONEWAY-IN"], &["device"], Vpn::Vpnc)
+            ..fault(
+                "the device's firewall drops its ESP",
+                &["IPSEC-ESP-ONEWAY-IN"],
+                &["device"],
+                Program::Vpnc,
+            )
         },
         Case {
             inject: |run| {
@@ -168,7 +173,7 @@ fn data() -> Vec<Case> {
                 "the device's firewall drops its ESP at once, neighbour fine",
                 &["IPSEC-ESP-ONEWAY-IN"],
                 &["device"],
-                Vpn::Vpnc,
+                Program::Vpnc,
             )
         },
         Case {
@@ -185,7 +190,7 @@ fn data() -> Vec<Case> {
             },
             when: When::Up,
             proof: Proof::OnlySmall,
-            ..fault("large packets vanish", &["IPSEC-PMTU-BLACKHOLE"], &["line"], Vpn::Ike)
+            ..fault("large packets vanish", &["IPSEC-PMTU-BLACKHOLE"], &["line"], Program::Ike)
         },
         Case {
             inject: |run| {
@@ -195,7 +200,7 @@ fn data() -> Vec<Case> {
             },
             when: When::Up,
             proof: Proof::OnlySmall,
-            ..fault("large ESP vanishes", &["IPSEC-PMTU-BLACKHOLE"], &["line"], Vpn::Vpnc)
+            ..fault("large ESP vanishes", &["IPSEC-PMTU-BLACKHOLE"], &["line"], Program::Vpnc)
         },
     ]
 }
@@ -207,17 +212,17 @@ fn later() -> Vec<Case> {
             inject: |run| run.swallow_server(),
             when: When::Up,
             patience: (35, 50),
-            ..fault("the server falls silent", &["IPSEC-DPD-DEAD"], &["line", "server"], Vpn::Ike)
+            ..fault("the server falls silent", &["IPSEC-DPD-DEAD"], &["line", "server"], Program::Ike)
         },
         Case {
             inject: |run| run.change_wan_address(),
             when: When::Up,
-            ..fault("another WAN address", &["WAN-ADDR-CHANGED"], &["line"], Vpn::Vpnc)
+            ..fault("another WAN address", &["WAN-ADDR-CHANGED"], &["line"], Program::Vpnc)
         },
         Case {
             inject: |run| run.cut_line(),
             when: When::Up,
-            ..fault("the line is cut", &["WAN-DOWN"], &["line"], Vpn::Ike)
+            ..fault("the line is cut", &["WAN-DOWN"], &["line"], Program::Ike)
         },
         Case {
             natd: ("", "[passthrough]\npptp = true\n[timeout]\nudp = \"8s\""),
@@ -233,13 +238,13 @@ fn later() -> Vec<Case> {
             when: When::Up,
             patience: (15, 25),
             proof: Proof::NoPush,
-            ..fault("natd forgets a silent mapping", &["NAT-IDLE-TIMEOUT"], &["router"], Vpn::Ike)
+            ..fault("natd forgets a silent mapping", &["NAT-IDLE-TIMEOUT"], &["router"], Program::Ike)
         },
         Case {
             prepare: |setup, seed| setup.rekey = Some(seed.between(5, 9)),
             patience: (45, 55),
             proof: Proof::Works,
-            ..fault("keys last for seconds only", &["IPSEC-REKEY-SHORT"], &["server", "device"], Vpn::Ike)
+            ..fault("keys last for seconds only", &["IPSEC-REKEY-SHORT"], &["server", "device"], Program::Ike)
         },
     ]
 }

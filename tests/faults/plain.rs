@@ -3,7 +3,7 @@
 use crate::case::{Case, Order, Proof, When, fault};
 use crate::faults::Way;
 use crate::net::{Scope, Upstream};
-use crate::setup::{Dns, Vpn};
+use crate::setup::{Dns, Program};
 
 /// The cases.
 pub(crate) fn cases() -> Vec<Case> {
@@ -16,22 +16,22 @@ fn wireguard() -> Vec<Case> {
     vec![
         Case {
             inject: |run| run.drop_port("udp", 51_820),
-            ..fault("WireGuard dropped", no_reply, owners, Vpn::WireGuard)
+            ..fault("WireGuard dropped", no_reply, owners, Program::WireGuard)
         },
         Case {
             prepare: |setup, _| setup.wg_known = false,
-            ..fault("WireGuard server does not know the key", no_reply, owners, Vpn::WireGuard)
+            ..fault("WireGuard server does not know the key", no_reply, owners, Program::WireGuard)
         },
         Case {
             prepare: |setup, _| setup.wg_known = false,
             second: Some(Order::Any),
-            ..fault("WireGuard key unknown, neighbour fine", no_reply, owners, Vpn::WireGuard)
+            ..fault("WireGuard key unknown, neighbour fine", no_reply, owners, Program::WireGuard)
         },
         Case {
             inject: |run| run.swallow_server(),
             when: When::Up,
             patience: (40, 55),
-            ..fault("WireGuard goes silent", &["WG-STALE"], &["line"], Vpn::WireGuard)
+            ..fault("WireGuard goes silent", &["WG-STALE"], &["line"], Program::WireGuard)
         },
     ]
 }
@@ -40,7 +40,7 @@ fn openvpn() -> Vec<Case> {
     vec![
         Case {
             inject: |run| run.drop_port("udp", 1194),
-            ..fault("OpenVPN dropped", &["OVPN-RESET-NO-REPLY"], &["server", "line"], Vpn::OpenVpn)
+            ..fault("OpenVPN dropped", &["OVPN-RESET-NO-REPLY"], &["server", "line"], Program::OpenVpn)
         },
         Case {
             inject: |run| {
@@ -49,7 +49,7 @@ fn openvpn() -> Vec<Case> {
                 let limit = run.seed.pick(&["500", "800", "1000"]);
                 run.rule(hop, way, &format!("meta l4proto udp meta length > {limit}"), "drop");
             },
-            ..fault("OpenVPN's long packets vanish", &["OVPN-TLS-STALL"], &["line", "user"], Vpn::OpenVpn)
+            ..fault("OpenVPN's long packets vanish", &["OVPN-TLS-STALL"], &["line", "user"], Program::OpenVpn)
         },
         Case {
             prepare: |setup, seed| {
@@ -62,11 +62,16 @@ fn openvpn() -> Vec<Case> {
             },
             patience: (30, 40),
             proof: Proof::Works,
-            ..fault("OpenVPN: UDP dropped, TCP works", &["OVPN-UDP-BLOCKED-TCP-OK"], &["line"], Vpn::OpenVpn)
+            ..fault(
+                "OpenVPN: UDP dropped, TCP works",
+                &["OVPN-UDP-BLOCKED-TCP-OK"],
+                &["line"],
+                Program::OpenVpn,
+            )
         },
         Case {
             inject: |run| run.switch_server_off(),
-            ..fault("OpenVPN server switched off", &["SERVER-DOWN"], &["server"], Vpn::OpenVpn)
+            ..fault("OpenVPN server switched off", &["SERVER-DOWN"], &["server"], Program::OpenVpn)
         },
     ]
 }
@@ -78,7 +83,7 @@ fn tls() -> Vec<Case> {
             inject: |run| run.reset_by_hop(443),
             proof: Proof::NoTls,
             // It is a reset after TLS has begun, and one that did not come from the server.
-            ..fault("TLS reset on the way", &["TLSVPN-RST", "DPI-RST"], &["line"], Vpn::Tls)
+            ..fault("TLS reset on the way", &["TLSVPN-RST", "DPI-RST"], &["line"], Program::Tls)
         },
         Case {
             prepare: |setup, _| setup.by_name = true,
@@ -87,7 +92,7 @@ fn tls() -> Vec<Case> {
                 run.reset_by_hop(443);
             },
             proof: Proof::NoTls,
-            ..fault("TLS reset in the server's name", &["TLSVPN-RST"], &["line"], Vpn::Tls)
+            ..fault("TLS reset in the server's name", &["TLSVPN-RST"], &["line"], Program::Tls)
         },
         Case {
             prepare: |setup, _| setup.by_name = true,
@@ -96,7 +101,7 @@ fn tls() -> Vec<Case> {
                 run.rule(hop, Way::Out, "ip daddr 192.0.2.10 tcp dport 443 meta length > 150", "drop");
             },
             proof: Proof::NoTls,
-            ..fault("TLS hello swallowed", &["TLSVPN-SILENT"], &["line"], Vpn::Tls)
+            ..fault("TLS hello swallowed", &["TLSVPN-SILENT"], &["line"], Program::Tls)
         },
     ]
 }
@@ -108,7 +113,7 @@ fn around() -> Vec<Case> {
                 setup.by_name = true;
                 setup.dns = seed.pick(&[Dns::Silent, Dns::ServFail, Dns::NoSuchName]);
             },
-            ..fault("DNS does not know the server", &["DNS-FAIL"], &["line", "user"], Vpn::OpenVpn)
+            ..fault("DNS does not know the server", &["DNS-FAIL"], &["line", "user"], Program::OpenVpn)
         },
         Case {
             prepare: |setup, seed| {
@@ -119,13 +124,13 @@ fn around() -> Vec<Case> {
                     Dns::Lies([10, 10, 34, 36]),
                 ]);
             },
-            ..fault("DNS lies about the server", &["DNS-LIES"], &["line"], Vpn::OpenVpn)
+            ..fault("DNS lies about the server", &["DNS-LIES"], &["line"], Program::OpenVpn)
         },
         Case {
             upstream: Upstream::SecondNat,
             inject: |run| run.drop_port("udp", 4500),
             note: Some("DOUBLE-NAT"),
-            ..fault("UDP 4500 dropped behind a second NAT", &["IKE-4500-NO-REPLY"], &["line"], Vpn::Ike)
+            ..fault("UDP 4500 dropped behind a second NAT", &["IKE-4500-NO-REPLY"], &["line"], Program::Ike)
         },
         Case {
             natd: ("max_sessions_per_device = 64", "[passthrough]\npptp = true"),
@@ -135,13 +140,13 @@ fn around() -> Vec<Case> {
                 "the device has used up its connections",
                 &["NAT-TABLE-FULL"],
                 &["router", "line"],
-                Vpn::OpenVpn,
+                Program::OpenVpn,
             )
         },
         Case {
             inject: |run| run.cut_line(),
             when: When::Up,
-            ..fault("the line is cut under OpenVPN", &["WAN-DOWN"], &["line"], Vpn::OpenVpn)
+            ..fault("the line is cut under OpenVPN", &["WAN-DOWN"], &["line"], Program::OpenVpn)
         },
     ]
 }

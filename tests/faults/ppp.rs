@@ -4,7 +4,7 @@ use testkit::vpn::GRE;
 
 use crate::case::{Case, Order, When, fault};
 use crate::faults::Way;
-use crate::setup::{L2tpRefusal, PppLogin, Vpn};
+use crate::setup::{L2tpRefusal, PppLogin, Program};
 
 /// The cases.
 pub(crate) fn cases() -> Vec<Case> {
@@ -15,57 +15,53 @@ fn pptp_control() -> Vec<Case> {
     vec![
         Case {
             prepare: |setup, _| setup.served = false,
-            ..fault("no PPTP at the server", &["PPTP-1723-REFUSED"], &["server"], Vpn::Pptp)
+            ..fault("no PPTP at the server", &["PPTP-1723-REFUSED"], &["server"], Program::Pptp)
         },
         Case {
             inject: |run| run.drop_port("tcp", 1723),
-            ..fault("TCP 1723 dropped", &["PPTP-1723-NO-REPLY"], &["line", "server"], Vpn::Pptp)
+            ..fault("TCP 1723 dropped", &["PPTP-1723-NO-REPLY"], &["line", "server"], Program::Pptp)
         },
         Case {
             inject: |run| run.reset_by_hop(1723),
-            ..fault("TCP 1723 reset on the way", &["DPI-RST"], &["line"], Vpn::Pptp)
+            ..fault("TCP 1723 reset on the way", &["DPI-RST"], &["line"], Program::Pptp)
         },
         Case {
             prepare: |setup, _| setup.served = false,
             inject: |run| {
-                let answer: &[u8] = b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n";
-                run.serve_something_else(1723, answer);
+                let answer = b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n";
+                run.serve_something_else(1723, answer.to_vec());
             },
-            ..fault("a web server on port 1723", &["PPTP-CONTROL-NO-SCCRP"], &["server"], Vpn::Pptp)
+            ..fault("a web server on port 1723", &["PPTP-CONTROL-NO-SCCRP"], &["server"], Program::Pptp)
         },
         Case {
             prepare: |setup, _| setup.served = false,
             inject: |run| run.accept_and_say_nothing(1723),
-            ..fault("port 1723 says nothing", &["PPTP-CONTROL-NO-SCCRP"], &["server"], Vpn::Pptp)
+            ..fault("port 1723 says nothing", &["PPTP-CONTROL-NO-SCCRP"], &["server"], Program::Pptp)
         },
         Case {
             prepare: |setup, _| setup.served = false,
-            inject: |run| run.serve_something_else(1723, &REFUSED_CONTROL),
-            ..fault("PPTP server refuses the client", &["PPTP-CONTROL-REFUSED"], &["server"], Vpn::Pptp)
+            inject: |run| run.serve_something_else(1723, refused_control()),
+            ..fault("PPTP server refuses the client", &["PPTP-CONTROL-REFUSED"], &["server"], Program::Pptp)
         },
         Case {
             natd: ("", "[passthrough]\npptp = false"),
-            ..fault("PPTP off", &["PPTP-GRE-PASS-OFF"], &["router"], Vpn::Pptp)
+            ..fault("PPTP off", &["PPTP-GRE-PASS-OFF"], &["router"], Program::Pptp)
         },
         Case {
             inject: |run| run.switch_server_off(),
-            ..fault("PPTP server switched off", &["SERVER-DOWN"], &["server"], Vpn::Pptp)
+            ..fault("PPTP server switched off", &["SERVER-DOWN"], &["server"], Program::Pptp)
         },
     ]
 }
 
 /// Start-Control-Connection-Reply (RFC 2637 section 2.2): "requester is not authorized".
-const REFUSED_CONTROL: [u8; 156] = {
-    let mut bytes = [0; 156];
+fn refused_control() -> Vec<u8> {
     let head =
         [0, 156, 0, 1, 0x1a, 0x2b, 0x3c, 0x4d, 0, 2, 0, 0, 1, 0, 4, 0, 0, 0, 0, 1, 0, 0, 0, 1, 0, 1, 0, 1];
-    let mut at = 0;
-    while at < head.len() {
-        bytes[at] = head[at];
-        at += 1;
-    }
+    let mut bytes = head.to_vec();
+    bytes.resize(156, 0);
     bytes
-};
+}
 
 fn pptp_data() -> Vec<Case> {
     let blocked: &[&str] = &["PPTP-GRE-BLOCKED-OUT-OR-IN"];
@@ -74,26 +70,26 @@ fn pptp_data() -> Vec<Case> {
     vec![
         Case {
             inject: |run| run.drop_protocol(Way::Out, GRE),
-            ..fault("GRE out dropped", blocked, &["line", "server"], Vpn::Pptp)
+            ..fault("GRE out dropped", blocked, &["line", "server"], Program::Pptp)
         },
         Case {
             inject: |run| run.drop_protocol(Way::In, GRE),
-            ..fault("GRE in dropped", blocked, &["line", "server"], Vpn::Pptp)
+            ..fault("GRE in dropped", blocked, &["line", "server"], Program::Pptp)
         },
         Case {
             inject: |run| run.drop_protocol(Way::Either, GRE),
-            ..fault("GRE dropped both ways", blocked, &["line", "server"], Vpn::Pptp)
+            ..fault("GRE dropped both ways", blocked, &["line", "server"], Program::Pptp)
         },
         Case {
             prepare: |setup, _| {
                 setup.ppp_works = false;
                 setup.ppp_passive = true;
             },
-            ..fault("the client sends no GRE", &["PPTP-GRE-NO-OUT"], &["device"], Vpn::Pptp)
+            ..fault("the client sends no GRE", &["PPTP-GRE-NO-OUT"], &["device"], Program::Pptp)
         },
         Case {
             inject: |run| run.device_drops_sent("ip protocol gre"),
-            ..fault("the device's firewall drops its GRE", in_only, &["device"], Vpn::Pptp)
+            ..fault("the device's firewall drops its GRE", in_only, &["device"], Program::Pptp)
         },
         Case {
             inject: |run| run.device_drops_received("ip protocol gre"),
@@ -101,20 +97,25 @@ fn pptp_data() -> Vec<Case> {
                 "the device's firewall drops the server's GRE",
                 &["PPTP-GRE-IN-ONLY"],
                 &["device"],
-                Vpn::Pptp,
+                Program::Pptp,
             )
         },
         Case {
             inject: |run| run.device_drops_sent("ip protocol gre"),
             second: Some(Order::Any),
-            ..fault("the device's firewall drops its GRE, neighbour fine", in_only, &["device"], Vpn::Pptp)
+            ..fault(
+                "the device's firewall drops its GRE, neighbour fine",
+                in_only,
+                &["device"],
+                Program::Pptp,
+            )
         },
         Case {
             prepare: |setup, _| {
                 setup.ppp_login = PppLogin::Chap;
                 setup.secret = "wrong";
             },
-            ..fault("wrong PPTP password", &["PPTP-AUTH-FAIL"], &["user"], Vpn::Pptp)
+            ..fault("wrong PPTP password", &["PPTP-AUTH-FAIL"], &["user"], Program::Pptp)
         },
         Case {
             prepare: |setup, _| {
@@ -122,11 +123,16 @@ fn pptp_data() -> Vec<Case> {
                 setup.secret = "wrong";
             },
             second: Some(Order::Any),
-            ..fault("wrong PPTP password (PAP), neighbour fine", &["PPTP-AUTH-FAIL"], &["user"], Vpn::Pptp)
+            ..fault(
+                "wrong PPTP password (PAP), neighbour fine",
+                &["PPTP-AUTH-FAIL"],
+                &["user"],
+                Program::Pptp,
+            )
         },
         Case {
             inject: |run| run.router_drops("ip protocol gre"),
-            ..fault("the router's firewall drops GRE", &["LOCAL-FIREWALL"], &["router"], Vpn::Pptp)
+            ..fault("the router's firewall drops GRE", &["LOCAL-FIREWALL"], &["router"], Program::Pptp)
         },
     ]
 }
@@ -135,31 +141,31 @@ fn l2tp() -> Vec<Case> {
     vec![
         Case {
             inject: |run| run.drop_port("udp", 1701),
-            ..fault("UDP 1701 dropped", &["L2TP-1701-NO-REPLY"], &["line", "server"], Vpn::L2tp)
+            ..fault("UDP 1701 dropped", &["L2TP-1701-NO-REPLY"], &["line", "server"], Program::L2tp)
         },
         Case {
             prepare: |setup, _| setup.l2tp_refusal = L2tpRefusal::Challenge,
-            ..fault("L2TP server knows another secret", &["L2TP-PLAIN-REFUSED"], &["server"], Vpn::L2tp)
+            ..fault("L2TP server knows another secret", &["L2TP-PLAIN-REFUSED"], &["server"], Program::L2tp)
         },
         Case {
             prepare: |setup, _| setup.l2tp_refusal = L2tpRefusal::Peer,
-            ..fault("L2TP server refuses the tunnel", &["L2TP-PLAIN-REFUSED"], &["server"], Vpn::L2tp)
+            ..fault("L2TP server refuses the tunnel", &["L2TP-PLAIN-REFUSED"], &["server"], Program::L2tp)
         },
         Case {
             natd: ("", "[passthrough]\nl2tp = false"),
-            ..fault("L2TP off", &["L2TP-PASS-OFF"], &["router"], Vpn::L2tp)
+            ..fault("L2TP off", &["L2TP-PASS-OFF"], &["router"], Program::L2tp)
         },
         Case {
             natd: ("", "[passthrough]\nmulti = false"),
             second: Some(Order::First),
-            ..fault("one L2TP device per server only", &["L2TP-TUNNEL-CLASH"], &["router"], Vpn::L2tp)
+            ..fault("one L2TP device per server only", &["L2TP-TUNNEL-CLASH"], &["router"], Program::L2tp)
         },
         Case {
             inject: |run| run.swallow_server(),
             when: When::Up,
             // xl2tpd says hello once a minute.
             patience: (95, 105),
-            ..fault("L2TP hellos lost", &["L2TP-HELLO-LOST"], &["line"], Vpn::L2tp)
+            ..fault("L2TP hellos lost", &["L2TP-HELLO-LOST"], &["line"], Program::L2tp)
         },
     ]
 }

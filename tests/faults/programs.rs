@@ -11,7 +11,7 @@ use testkit::{Background, Node};
 
 use crate::net::{Net, SERVER, WEB};
 use crate::pki;
-use crate::setup::{L2tpRefusal, Login, NAME, PppLogin, Setup, Vpn};
+use crate::setup::{L2tpRefusal, Login, NAME, PppLogin, Program, Setup};
 
 /// What runs until it is dropped.
 #[derive(Debug, Default)]
@@ -28,25 +28,25 @@ const PLUGINS: &str = "load = nonce random openssl kdf hmac sha1 sha2 md4 gmp ae
 ///
 /// # Panics
 /// When it does not start.
-pub(crate) fn server(vpn: Vpn, net: &Net, setup: &Setup) -> Running {
+pub(crate) fn server(vpn: Program, net: &Net, setup: &Setup) -> Running {
     let mut running = Running::default();
     let node = &net.server;
     match vpn {
-        Vpn::Ike => {
+        Program::Ike => {
             inner_address(node);
             offer_keys(node);
             let charon = Charon::plain(node, PLUGINS, "");
             charon.load(&ike_server(setup));
             running.charons.push(charon);
         }
-        Vpn::Vpnc => {
+        Program::Vpnc => {
             inner_address(node);
             let charon = Charon::raw(node, "");
             charon.load(&vpnc_server(setup));
             running.charons.push(charon);
         }
-        Vpn::Pptp => running.programs.push(pptpd(node, setup)),
-        Vpn::L2tp => running.programs.push(xl2tpd(
+        Program::Pptp => running.programs.push(pptpd(node, setup)),
+        Program::L2tp => running.programs.push(xl2tpd(
             node,
             setup,
             &format!(
@@ -60,14 +60,14 @@ pub(crate) fn server(vpn: Vpn, net: &Net, setup: &Setup) -> Running {
                 }
             ),
         )),
-        Vpn::OpenVpn => {
+        Program::OpenVpn => {
             running.programs.push(openvpn_server(node, setup, "udp4", "tun0", "10.8.0.0"));
             if setup.ovpn_tcp {
                 running.programs.push(openvpn_server(node, setup, "tcp4-server", "tun1", "10.8.1.0"));
             }
         }
-        Vpn::WireGuard => running.programs.push(wireguard_server(net)),
-        Vpn::Tls => {
+        Program::WireGuard => running.programs.push(wireguard_server(net)),
+        Program::Tls => {
             let dir = pki::folder();
             let (cert, key) = (dir.join("server.crt"), dir.join("server.key"));
             running.programs.push(node.spawn(&[
@@ -82,15 +82,15 @@ pub(crate) fn server(vpn: Vpn, net: &Net, setup: &Setup) -> Running {
                 &key.to_string_lossy(),
             ]));
         }
-        Vpn::None => {}
+        Program::None => {}
     }
     let port = match vpn {
-        Vpn::Pptp => Some(("-tlnH", 1723)),
-        Vpn::L2tp => Some(("-ulnH", 1701)),
-        Vpn::WireGuard => Some(("-ulnH", 51_820)),
-        Vpn::Tls => Some(("-tlnH", 443)),
+        Program::Pptp => Some(("-tlnH", 1723)),
+        Program::L2tp => Some(("-ulnH", 1701)),
+        Program::WireGuard => Some(("-ulnH", 51_820)),
+        Program::Tls => Some(("-tlnH", 443)),
         // These were waited for.
-        Vpn::Ike | Vpn::Vpnc | Vpn::OpenVpn | Vpn::None => None,
+        Program::Ike | Program::Vpnc | Program::OpenVpn | Program::None => None,
     };
     if let Some((kind, port)) = port {
         let own = format!(":{port}");
@@ -104,12 +104,12 @@ pub(crate) fn server(vpn: Vpn, net: &Net, setup: &Setup) -> Running {
 ///
 /// # Panics
 /// When it cannot be started.
-pub(crate) fn client(vpn: Vpn, net: &Net, node: &Node, setup: &Setup) -> Running {
+pub(crate) fn client(vpn: Program, net: &Net, node: &Node, setup: &Setup) -> Running {
     let mut running = Running::default();
     let server = if setup.by_name { NAME.to_owned() } else { SERVER.to_string() };
     let resolver = resolver(node, setup);
     match vpn {
-        Vpn::Ike => {
+        Program::Ike => {
             let settings = format!(
                 "{PLUGINS}\n  retransmit_timeout = {}\n  retransmit_tries = 5\n  retransmit_base = 1.8\n  keep_alive = {}\n",
                 setup.retransmit, setup.keep_alive
@@ -122,12 +122,12 @@ pub(crate) fn client(vpn: Vpn, net: &Net, node: &Node, setup: &Setup) -> Running
             running.programs.push(node.spawn(&["sh", "-c", &taps]));
             running.charons.push(charon);
         }
-        Vpn::Vpnc => {
+        Program::Vpnc => {
             let file = vpnc_files(node, setup, &server);
             let dial = format!("vpnc --non-inter --no-detach --debug 1 --pid-file /run/pid {file}");
             running.programs.push(again_and_again(node, &resolver, &dial, setup));
         }
-        Vpn::Pptp => {
+        Program::Pptp => {
             let program = ppp::program().display();
             let before = format!("{resolver} mkdir -p /run/pptp; {}", ppp_environment(setup, false));
             let pptp = format!("exec pptp {server} --nolaunchpppd --nohostroute --nobuffer --loglevel 2");
@@ -139,7 +139,7 @@ pub(crate) fn client(vpn: Vpn, net: &Net, node: &Node, setup: &Setup) -> Running
             };
             running.programs.push(again_and_again(node, &before, &dial, setup));
         }
-        Vpn::L2tp => running.programs.push(xl2tpd(
+        Program::L2tp => running.programs.push(xl2tpd(
             node,
             setup,
             &format!(
@@ -148,13 +148,13 @@ pub(crate) fn client(vpn: Vpn, net: &Net, node: &Node, setup: &Setup) -> Running
                 setup.again
             ),
         )),
-        Vpn::OpenVpn => running.programs.push(openvpn_client(node, setup, &server, &resolver)),
-        Vpn::WireGuard => running.programs.push(wireguard_client(net, node, setup, &server, &resolver)),
-        Vpn::Tls => {
+        Program::OpenVpn => running.programs.push(openvpn_client(node, setup, &server, &resolver)),
+        Program::WireGuard => running.programs.push(wireguard_client(net, node, setup, &server, &resolver)),
+        Program::Tls => {
             let dial = format!("echo GET / | timeout 20 openssl s_client -connect {server}:443 -servername {NAME}");
             running.programs.push(again_and_again(node, &resolver, &dial, setup));
         }
-        Vpn::None => {}
+        Program::None => {}
     }
     running
 }

@@ -10,7 +10,7 @@ pub(crate) const NAME: &str = "vpn.example.com";
 
 /// The program that a case is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Vpn {
+pub(crate) enum Program {
     /// strongSwan to strongSwan: IKEv2, ESP in UDP.
     Ike,
     /// vpnc to strongSwan: IKEv1, bare ESP.
@@ -29,7 +29,7 @@ pub(crate) enum Vpn {
     None,
 }
 
-impl Vpn {
+impl Program {
     /// What it needs beyond a lab's own programs.
     pub(crate) fn programs(self) -> Vec<(&'static str, &'static str)> {
         match self {
