@@ -91,7 +91,7 @@ pub(crate) const fn fault(
         note: None,
         vpn,
         scopes: BOTH,
-        upstream: Upstream::Plain,
+        upstream: Upstream::No,
         natd: ("", ALL_ON),
         second: None,
         prepare: |_, _| {},
@@ -134,7 +134,7 @@ pub(crate) struct Run {
     pub(crate) more: Vec<Background>,
     /// What a fault keeps until the run ends.
     pub(crate) kept: Vec<Box<dyn Send>>,
-    vpn: Program,
+    pub(crate) vpn: Program,
 }
 
 impl Case {

@@ -12,7 +12,7 @@ use testkit::{Node, pause, vpn};
 
 use crate::case::Run;
 use crate::net::{C1, SERVER};
-use crate::programs::Running;
+use crate::programs::{self, Running};
 
 /// A provider's router.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,6 +100,25 @@ impl Run {
     /// The server's machine is gone.
     pub(crate) fn switch_server_off(&self) {
         self.net.server.ip("link set eth0 down\n");
+    }
+
+    /// The cable behind the router has a loose contact.
+    pub(crate) fn shake_line(&mut self) {
+        for _ in 0..self.seed.between(3, 5) {
+            self.net.isp1.ip("link set home down\n");
+            self.seed.wait(1200, 3000);
+            self.net.isp1.ip("link set home up\n");
+            self.seed.wait(1500, 4000);
+        }
+    }
+
+    /// The server's machine starts again, and its program with it, which knows nothing of what was.
+    pub(crate) fn reboot_server(&mut self) {
+        self.server_is_silent("meta l4proto udp");
+        self.server = Running::default();
+        self.seed.wait(3000, 7000);
+        self.server = programs::server(self.vpn, &self.net, &self.setup);
+        self.net.server.run(&["nft", "flush", "ruleset"]);
     }
 
     /// Nothing reaches the server any more, nor comes from it, and nobody says so.
@@ -191,6 +210,25 @@ impl Run {
             let _ = stream.read(&mut buffer).and_then(|_| stream.write_all(&answer));
             let _ = stream.shutdown(Shutdown::Write);
             while stream.read(&mut buffer).is_ok_and(|len| len > 0) {}
+        });
+    }
+
+    /// A PPTP server whose lines are all in use.
+    pub(crate) fn serve_busy_pptp(&mut self) {
+        let listener = self.net.server.listen(at(SERVER, 1723));
+        listener.set_nonblocking(true).expect("a listener can be non-blocking");
+        self.repeat(20, move |_: &mut ()| {
+            let Ok((mut stream, _)) = listener.accept() else { return };
+            // A client that goes away early is its own affair.
+            let _ = stream.set_nonblocking(false);
+            let _ = stream.set_read_timeout(Some(Duration::from_secs(5)));
+            let (mut request, mut call) = ([0; 156], [0; 168]);
+            let _ = stream.read_exact(&mut request).and_then(|()| stream.write_all(&started(1)));
+            if stream.read_exact(&mut call).is_ok() {
+                let [.., high, low] = *call.first_chunk::<14>().expect("it is longer");
+                let _ = stream.write_all(&busy([high, low]));
+            }
+            while stream.read(&mut request).is_ok_and(|len| len > 0) {}
         });
     }
 
@@ -320,6 +358,24 @@ impl Run {
     pub(crate) fn boot_server_late(&self) {
         self.server_is_silent("meta l4proto { udp, tcp }");
     }
+}
+
+/// Start-Control-Connection-Reply (RFC 2637 section 2.2); 1: all is well, 4: "requester is not authorized".
+pub(crate) fn started(result: u8) -> Vec<u8> {
+    let head = [
+        0, 156, 0, 1, 0x1a, 0x2b, 0x3c, 0x4d, 0, 2, 0, 0, 1, 0, result, 0, 0, 0, 0, 1, 0, 0, 0, 1, 0, 1, 0, 1,
+    ];
+    let mut bytes = head.to_vec();
+    bytes.resize(156, 0);
+    bytes
+}
+
+/// Outgoing-Call-Reply (RFC 2637 section 2.8) to the caller of this Call ID: "busy".
+fn busy(caller: [u8; 2]) -> Vec<u8> {
+    let [high, low] = caller;
+    let mut bytes = vec![0, 32, 0, 1, 0x1a, 0x2b, 0x3c, 0x4d, 0, 8, 0, 0, 0, 1, high, low, 4];
+    bytes.resize(32, 0);
+    bytes
 }
 
 /// SIGSTOP.

@@ -81,7 +81,13 @@ fn unusual() -> Vec<Case> {
         },
         Case {
             upstream: Upstream::SecondNat,
+            note: Some("DOUBLE-NAT"),
             ..healthy("WireGuard behind a second NAT", Program::WireGuard)
+        },
+        Case {
+            upstream: Upstream::Carrier,
+            note: Some("CGNAT"),
+            ..healthy("IKEv2 behind the provider's NAT", Program::Ike)
         },
     ]
 }

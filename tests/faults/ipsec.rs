@@ -215,6 +215,20 @@ fn later() -> Vec<Case> {
             ..fault("the server falls silent", &["IPSEC-DPD-DEAD"], &["line", "server"], Program::Ike)
         },
         Case {
+            prepare: |setup, seed| setup.dpd = seed.between(4, 8),
+            inject: |run| run.reboot_server(),
+            when: When::Up,
+            patience: (35, 50),
+            ..fault("the server forgets everybody", &["IPSEC-PEER-REBOOT"], &["server"], Program::Ike)
+        },
+        Case {
+            inject: |run| run.shake_line(),
+            when: When::Up,
+            patience: (20, 30),
+            proof: Proof::Works,
+            ..fault("the line comes and goes", &["WAN-LINK-FLAP"], &["line"], Program::Ike)
+        },
+        Case {
             inject: |run| run.change_wan_address(),
             when: When::Up,
             ..fault("another WAN address", &["WAN-ADDR-CHANGED"], &["line"], Program::Vpnc)

@@ -55,15 +55,19 @@ impl Scope {
 /// Does the provider translate as well?
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Upstream {
-    Plain,
+    No,
+    /// In a box in front of the router.
     SecondNat,
+    /// In its own network, for many customers.
+    Carrier,
 }
 
 impl Upstream {
     /// The router's address and its gateway's on the WAN link.
     fn wan(self) -> (Ipv4Addr, Ipv4Addr) {
         match self {
-            Self::Plain => (Ipv4Addr::new(198, 51, 100, 1), Ipv4Addr::new(198, 51, 100, 254)),
+            Self::No => (Ipv4Addr::new(198, 51, 100, 1), Ipv4Addr::new(198, 51, 100, 254)),
+            Self::Carrier => (Ipv4Addr::new(100, 64, 7, 20), Ipv4Addr::new(100, 64, 7, 1)),
             Self::SecondNat => (Ipv4Addr::new(192, 168, 178, 20), Ipv4Addr::new(192, 168, 178, 1)),
         }
     }
@@ -173,7 +177,7 @@ impl Net {
         // What providers' boxes and servers run differs.
         self.isp1.sysctl("ipv4/ip_default_ttl", seed.pick(&["64", "128", "255"]));
         self.server.sysctl("ipv4/ip_default_ttl", seed.pick(&["64", "64", "128"]));
-        if upstream == Upstream::SecondNat {
+        if upstream != Upstream::No {
             self.isp1.nft(
                 "table ip second {\n chain postrouting {\n  type nat hook postrouting priority 100;\n  \
                  oifname \"up0\" masquerade\n }\n}\n",

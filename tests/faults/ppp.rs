@@ -3,7 +3,7 @@
 use testkit::vpn::GRE;
 
 use crate::case::{Case, Order, When, fault};
-use crate::faults::Way;
+use crate::faults::{Way, started};
 use crate::setup::{L2tpRefusal, PppLogin, Program};
 
 /// The cases.
@@ -40,7 +40,7 @@ fn pptp_control() -> Vec<Case> {
         },
         Case {
             prepare: |setup, _| setup.served = false,
-            inject: |run| run.serve_something_else(1723, refused_control()),
+            inject: |run| run.serve_something_else(1723, started(4)),
             ..fault("PPTP server refuses the client", &["PPTP-CONTROL-REFUSED"], &["server"], Program::Pptp)
         },
         Case {
@@ -48,19 +48,15 @@ fn pptp_control() -> Vec<Case> {
             ..fault("PPTP off", &["PPTP-GRE-PASS-OFF"], &["router"], Program::Pptp)
         },
         Case {
+            prepare: |setup, _| setup.served = false,
+            inject: |run| run.serve_busy_pptp(),
+            ..fault("PPTP server has no line free", &["PPTP-CALL-REFUSED"], &["server"], Program::Pptp)
+        },
+        Case {
             inject: |run| run.switch_server_off(),
             ..fault("PPTP server switched off", &["SERVER-DOWN"], &["server"], Program::Pptp)
         },
     ]
-}
-
-/// Start-Control-Connection-Reply (RFC 2637 section 2.2): "requester is not authorized".
-fn refused_control() -> Vec<u8> {
-    let head =
-        [0, 156, 0, 1, 0x1a, 0x2b, 0x3c, 0x4d, 0, 2, 0, 0, 1, 0, 4, 0, 0, 0, 0, 1, 0, 0, 0, 1, 0, 1, 0, 1];
-    let mut bytes = head.to_vec();
-    bytes.resize(156, 0);
-    bytes
 }
 
 fn pptp_data() -> Vec<Case> {
