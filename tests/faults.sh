@@ -1,6 +1,6 @@
 #!/bin/sh
 # The fault lab: breaks real VPNs in every way it knows and asks `natd diagnose` why. Prints what was found for what.
-# usage: tests/faults.sh [--runs 10] [--first 1] [--jobs 8] [--scope both|all|vpn] [--only CODE|NAME|-] [--markdown]
+# usage: tests/faults.sh [--runs 10] [--first 1] [--jobs 8] [--scope both|all|vpn] [--only CODE,NAME,-] [--markdown]
 #                        [--keep FOLDER] [--unasked]
 set -eu
 cd "$(dirname "$0")/.."

@@ -189,7 +189,11 @@ impl Case {
         let mut verdict = self.ask(&run);
         verdict.trouble = trouble;
         if verdict.trouble.is_some() || !verdict.code_right || !verdict.owner_right {
-            let folder = keep.join(format!("{}-{}-{number}", self.name.replace(' ', "-"), scope.name()));
+            let folder = keep.join(format!(
+                "{}-{}-{number}",
+                self.name.replace(|letter: char| !letter.is_alphanumeric(), "-"),
+                scope.name()
+            ));
             run.net.keep(&folder);
             let text = format!("{verdict:#?}\n{:#?}\n", run.setup);
             // Without it there are still the captures.

@@ -9,7 +9,7 @@
 //! | `NATD_FAULTS_FIRST` | the first seed (1) |
 //! | `NATD_FAULTS_JOBS` | runs at one time (8) |
 //! | `NATD_FAULTS_SCOPE` | `all`, `vpn`, or `both` in turn |
-//! | `NATD_FAULTS_ONLY` | only cases that expect this code, or with this in their name |
+//! | `NATD_FAULTS_ONLY` | only cases that expect this code or have this in their name; several with commas; `-`: healthy ones |
 //! | `NATD_FAULTS_MARKDOWN` | the tables in Markdown |
 //! | `NATD_FAULTS_KEEP` | a folder for captures and logs of wrong answers |
 //! | `NATD_FAULTS_UNASKED` | natd need not answer: only what the faults do to the VPNs is tested |

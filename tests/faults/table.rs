@@ -78,7 +78,9 @@ pub(crate) fn report(cases: &[Case], all: &[Done], markdown: bool) -> Report {
     table(&mut report.text, ["expected", "scenario", "code", "and owner", "lab failed"], &rows, markdown);
     let found = confusion(&found);
     table(&mut report.text, ["expected", "right", "found first (times)", "", ""], &found, markdown);
-    report.good &= by_code.values().all(|count| f64::from(count.both) >= 0.8 * f64::from(count.runs));
+    // Of few runs a share says little.
+    let many = by_code.values().filter(|count| count.runs >= 5);
+    report.good &= many.into_iter().all(|count| count.both * 10 >= count.runs * 8);
     report.good &= faults.runs == 0 || faults.percent() >= 95.0;
     report.good &= healthy.both == healthy.runs && faults.trouble + healthy.trouble == 0;
     let codes = by_code.keys().filter(|code| **code != "-").count();
