@@ -5,7 +5,7 @@
 use std::fs;
 use std::net::IpAddr;
 use std::path::PathBuf;
-use std::sync::mpsc;
+use std::sync::{Mutex, PoisonError, mpsc};
 use std::time::Duration;
 
 use diagnosis::{Settings, Vantage};
@@ -13,7 +13,11 @@ use natd::capture_file;
 use natd::record::{End, RecordError, Recorded, Recording, record};
 use testkit::address::{D1, D2, S1, S2, WAN, at};
 use testkit::lab::Lab;
-use testkit::socket;
+use testkit::{packet, socket, wait_for};
+
+/// A signal is for the whole process: recordings of several tests must not run at once.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+const SIGINT: i32 = 2;
 
 /// The size of a file of eight packets: heads of file and record, Linux cooked, IP, UDP, and 64 bytes of data.
 const EIGHT: u64 = 24 + 8 * (16 + 20 + 20 + 8 + 64);
@@ -59,8 +63,46 @@ fn payload_is_not_recorded() {
 }
 
 #[test]
+fn ctrl_c_ends_a_recording_cleanly() {
+    let Some(lab) = Lab::household().start() else { return };
+    let recording = recording(&lab, 1 << 20);
+    let (recorded, ()) = recording_while(&lab, &recording, || {
+        talk(&lab);
+        let this = i32::try_from(std::process::id()).unwrap();
+        testkit::sys::kill(this, SIGINT).unwrap();
+    });
+    assert_eq!((recorded.packets, recorded.end), (8, End::Stopped));
+    assert_eq!(read(&recording).packets, 8);
+}
+
+/// As PPP does when it connects again.
+#[test]
+fn an_interface_that_comes_back_with_another_number_is_recorded_again() {
+    let Some(lab) = Lab::household().start() else { return };
+    let up = "link add dial type veth peer name far\nlink set dial up\nlink set far up\n\
+              route replace 203.0.113.99 dev dial\n\
+              neigh replace 203.0.113.99 lladdr 02:00:00:00:00:09 dev dial\n";
+    lab.router.ip(up);
+    let message = packet::udp(at(WAN, 500), at([203, 0, 113, 99].into(), 500), b"begins");
+    let recording = Recording { wan: "dial".into(), device: None, ..recording(&lab, 24 + 2 * 70) };
+    let (recorded, ()) = recording_while(&lab, &recording, || {
+        let send = || lab.router.raw().send(&message);
+        send();
+        // The new one shall not get the old one's number.
+        lab.router.ip(&format!("link del dial\nlink add other type bridge\n{up}"));
+        // Until the recording has noticed, which it does within a second, nothing of it is recorded.
+        wait_for("the file is full", Duration::from_secs(10), || {
+            send();
+            fs::metadata(&recording.file).is_ok_and(|file| file.len() >= 24 + 2 * 70)
+        });
+    });
+    assert_eq!((recorded.packets, recorded.wan, recorded.end), (2, 2, End::Size));
+}
+
+#[test]
 fn what_keeps_from_recording_is_said() {
     let Some(lab) = Lab::household().start() else { return };
+    let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let in_router = |recording: &Recording| lab.router.enter(|| record(recording, &mut |_| {}));
     let good = recording(&lab, 1 << 20);
 
@@ -104,6 +146,7 @@ fn recording_while<T: Send>(
     recording: &Recording,
     work: impl FnOnce() -> T + Send,
 ) -> (Recorded, T) {
+    let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let (running, runs) = mpsc::channel();
     std::thread::scope(|scope| {
         let recorder = scope.spawn(move || {
@@ -139,6 +182,7 @@ fn read(recording: &Recording) -> capture_file::Read {
 
 fn settings() -> Settings {
     Settings {
+        events: false,
         lan: Vec::new(),
         pairs: 16,
         memory: Duration::from_secs(600),

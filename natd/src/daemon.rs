@@ -170,7 +170,7 @@ struct Daemon {
 impl Daemon {
     fn start(path: PathBuf, config: Config, socket: Option<&Path>) -> Result<Self, RunError> {
         let control = Control::bind(socket.unwrap_or(&config.socket))?;
-        let session_log = SessionLog::open(&config.sessions).filter(|_| config.observe);
+        let session_log = if config.observe { SessionLog::open(&config.sessions) } else { None };
         sandbox::enter()?;
         let signals = Signals::open().map_err(|error| RunError::System("catch signals", error))?;
         let mut links = Links::open().map_err(|error| RunError::System("open rtnetlink", error))?;

@@ -182,6 +182,22 @@ fn a_server_that_has_no_address_is_named() {
 }
 
 #[test]
+fn what_is_no_capture_is_named_and_so_is_a_missing_configuration() {
+    let folder = Folder::new();
+    let file = folder.path.join("a.pcap");
+    fs::write(&file, "no capture at all, but some text").unwrap();
+    let (code, out, err) = said(&natd(&["diagnose", file.to_str().unwrap()]));
+    assert_eq!((code, out.as_str(), err.lines().count()), (Some(1), "", 1), "{err}");
+    assert!(err.contains("a.pcap: "), "{err}");
+    let config = folder.path.join("none.toml");
+    let (code, out, err) =
+        said(&natd(&["capture", "-w", file.to_str().unwrap(), "--config", config.to_str().unwrap()]));
+    assert_eq!((code, out.as_str(), err.lines().count()), (Some(1), "", 1), "{err}");
+    assert!(err.contains("none.toml: "), "{err}");
+    assert_eq!(fs::read_to_string(&file).unwrap(), "no capture at all, but some text", "left alone");
+}
+
+#[test]
 fn sessions_are_a_list_or_a_table() {
     let folder = Folder::new();
     let _server = folder.serve(|request, answer| {

@@ -209,7 +209,10 @@ impl Household {
         let concerns = sighting.is_some()
             || packet.protocol == 6
             || packet.protocol == 17
-                && (packet.fragment == Fragment::Later || ports.0 == 53 || ports.1 == 53)
+                && (packet.fragment == Fragment::Later
+                    || ports.0 == 53
+                    || ports.1 == 53
+                    || is_dtls(packet.payload))
             || self.pairs.contains_key(&(packet.src, packet.dst))
             || self.pairs.contains_key(&(packet.dst, packet.src));
         if !concerns {
@@ -444,7 +447,8 @@ impl Household {
         match seen.transport {
             Transport::Udp if seen.server_port == 53 => self.dns.observe(seen),
             Transport::Tcp(_) if seen.server_port != 1723 => self.tls.observe(seen),
-            Transport::Tcp(_) | Transport::Udp | Transport::Other(_) => {}
+            Transport::Udp => self.tls.observe(seen),
+            Transport::Tcp(_) | Transport::Other(_) => {}
         }
         let ends = (seen.device, seen.server);
         if let Some(pair) = self.pairs.get_mut(&ends) {
@@ -574,6 +578,11 @@ fn transport(packet: &Packet<'_>) -> Option<(Transport, usize)> {
         17 => Some((Transport::Udp, 8)),
         other => Some((Transport::Other(other), 0)),
     }
+}
+
+/// Is this a datagram of DTLS (RFC 6347 section 4.1)?
+fn is_dtls(payload: &[u8]) -> bool {
+    matches!(payload.get(8..11), Some([20..=25, 0xfe, 0xfd..=0xff]))
 }
 
 /// The length that a UDP header states, itself included.

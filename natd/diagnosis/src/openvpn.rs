@@ -31,8 +31,9 @@ use crate::session::Session;
 const CONVERSATIONS: usize = 8;
 /// Both sides agree within that time, or the client begins again (--hand-window).
 const HAND_WINDOW: Duration = Duration::from_secs(60);
-/// Without a packet for that long it is over: twice the usual --ping-restart.
-const OVER: Duration = Duration::from_secs(240);
+/// Without a packet for that long it is over: new keys are agreed on every hour. Sooner nothing is certain, of
+/// data only one packet in 32 is seen live.
+const OVER: Duration = Duration::from_secs(3900);
 /// A larger packet is no keepalive: 16 bytes, encrypted.
 const PING: u32 = 96;
 /// No payload for that long: keepalives only.
@@ -162,7 +163,14 @@ impl Tracker {
 
     /// The sessions; device and server are filled in later.
     pub fn sessions(&self, now: Timestamp, sessions: &mut Vec<Session>) {
-        sessions.extend(self.talks.iter().map(|talk| talk.session(now)));
+        for (at, talk) in self.talks.iter().enumerate() {
+            let (protocol, _, port) = talk.flow.ports;
+            let again = self.talks.iter().skip(at + 1).any(|next| {
+                let (other, _, server_port) = next.flow.ports;
+                (other, server_port) == (protocol, port) && next.flow.first.at >= talk.flow.last_seen()
+            });
+            sessions.push(talk.session(now, again));
+        }
     }
 }
 
@@ -319,7 +327,9 @@ impl Talk {
         }
         let alive = flow::alive_since(context, silent.first);
         // Before there is data, a server that dislikes the certificate is as silent.
-        if self.works() && self.flow.died_early() && (others.died || alive.is_some()) {
+        // And live only a client that begins again shows that nothing came.
+        let certain = self.works() && (others.again || !context.vantage.router);
+        if certain && self.flow.died_early() && (others.died || alive.is_some()) {
             let sure = if others.died && alive.is_some() { Confidence::High } else { Confidence::Medium };
             let mut evidence = vec![silent.evidence("sent after the last answer, no answer")];
             if others.died {
@@ -388,9 +398,11 @@ impl Talk {
         !self.served && packets >= 3
     }
 
-    fn session(&self, now: Timestamp) -> Session {
+    /// `again`: the client began again after its last packet.
+    fn session(&self, now: Timestamp, again: bool) -> Session {
         let silent = now.since(self.flow.last_seen());
         let reason = self.closed.or_else(|| match () {
+            () if again && self.flow.heard.is_some() => Some("begun again"),
             () if self.flow.heard.is_none() => (silent >= HAND_WINDOW).then_some("no answer"),
             () if !self.works() => (silent >= HAND_WINDOW).then_some("TLS came to no end"),
             () if silent >= OVER => {

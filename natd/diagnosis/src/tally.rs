@@ -234,23 +234,25 @@ pub(crate) enum Barred {
     Second,
 }
 
-/// Did natd refuse this pair such packets at or after `since`?
+/// Did natd refuse this pair such packets at some time from `since` to `until`?
 pub(crate) fn barred(
     context: &Context<'_>,
     protocol: u8,
     port: u16,
-    since: Timestamp,
+    (since, until): (Timestamp, Timestamp),
 ) -> Option<(Barred, Evidence)> {
     let pair = context.pair?;
     // The queue reports a refusal, and the copy of the packet comes on another way.
-    let since = since.as_micros().saturating_sub(1_000_000);
+    let slack = Duration::from_secs(1);
     context.router.refused(pair.device, pair.server, protocol).find_map(|refusal| {
         let barred = match refusal.reason {
             "pptp-off" | "l2tp-off" | "vpn-not-allowed" => Barred::Off,
             "vpn-second-device" => Barred::Second,
             _ => return None,
         };
-        let fits = (port == 0 || refusal.port == port) && refusal.last.as_micros() >= since;
+        let fits = (port == 0 || refusal.port == port)
+            && refusal.last + slack >= since
+            && refusal.first <= until + slack;
         fits.then(|| {
             let mut evidence = Evidence::fact(format!("natd refused it: {}", refusal.reason));
             evidence.count = refusal.count;

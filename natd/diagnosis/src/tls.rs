@@ -37,6 +37,8 @@ const FOLLOWS: Duration = Duration::from_secs(2);
 const SOON: Duration = Duration::from_secs(10);
 /// Attempts of the same device belong together within that time.
 const TOGETHER: Duration = Duration::from_secs(600);
+/// And these are one.
+const AT_ONCE: Duration = Duration::from_secs(30);
 /// Ports on which VPNs use TCP: HTTPS and its likes, OpenVPN, SoftEther, Fortinet.
 const PORTS: [u16; 9] = [443, 943, 992, OPENVPN, 4433, 4443, 5555, 8443, 10443];
 
@@ -125,8 +127,11 @@ impl Watch {
                     .filter(move |(other, _)| (other.0, other.2, other.3) == (device, server, port))
             };
             let newest = of_device().map(|(_, other)| other.attempt).max();
+            // A later one works, or did just before, as browsers open several at once.
+            let begun = connection.syn.first.at;
             let works = of_device().any(|(_, other)| {
-                other.works() && other.syn.first.at.since(connection.syn.first.at) <= TOGETHER
+                let at = other.syn.first.at;
+                other.works() && at.since(begun) <= TOGETHER && begun.since(at) <= AT_ONCE
             });
             // Another VPN with the same server works, so that this is something else.
             let spared = context.household.pairs().any(|pair| {

@@ -11,8 +11,10 @@ use super::args::{CaptureOptions, DiagnoseOptions, ProbeOptions};
 use super::watch::{self, Live};
 use super::{ExitCode, Failure, complain, live, with_output};
 use crate::capture_file::Bar;
-use crate::io::clock;
+use crate::config::Config;
 use crate::io::control::{self, ClientError, PATIENCE, Request};
+use crate::io::{clock, files};
+use crate::record::{self, Recorded, Recording};
 use crate::report::diagnosis::{DiagnosisReport, Verdict, text};
 use crate::report::watch::{Size, Style, table};
 
@@ -151,6 +153,38 @@ pub(super) fn probe(_: &ProbeOptions, _: &mut dyn Write) -> Result<ExitCode, Fai
 }
 
 /// `natd capture`.
-pub(super) fn capture(_: &CaptureOptions, _: &mut dyn Write) -> Result<ExitCode, Failure> {
-    Err(Failure::Problem("capturing is not built yet".into()))
+pub(super) fn capture(options: &CaptureOptions, out: &mut dyn Write) -> Result<ExitCode, Failure> {
+    let problem = |error: &dyn std::fmt::Display| Failure::Problem(error.to_string());
+    let text = files::read_config(&options.config).map_err(|error| problem(&error))?;
+    let (config, _) = Config::parse(&text).map_err(|problems| {
+        let first = problems.first().map(ToString::to_string).unwrap_or_default();
+        Failure::Problem(format!("{}: {first}; `natd check` lists all mistakes", options.config.display()))
+    })?;
+    let recording = Recording {
+        lan: config.lan,
+        wan: config.wan,
+        file: options.file.clone(),
+        device: options.device,
+        server: options.server,
+        time: Duration::from_secs(options.seconds),
+        bytes: options.bytes,
+        whole: options.whole,
+    };
+    let recorded = {
+        let mut line = record::Line::default();
+        record::record(&recording, &mut |progress| line.show(progress))
+    };
+    let recorded = recorded.map_err(|error| {
+        if error.is_permission() { Failure::Permission(error.to_string()) } else { problem(&error) }
+    })?;
+    let Recorded { packets, lan, wan, lost, .. } = recorded;
+    let lost = if lost > 0 { format!("; {lost} more came too fast") } else { String::new() };
+    let said = format!("recorded {packets} packets, {lan} on the LAN and {wan} on the WAN{lost}");
+    // Standard output may be the recording.
+    if options.file.as_os_str() == "-" {
+        complain(&said, ExitCode::Fine);
+    } else {
+        writeln!(out, "{said}")?;
+    }
+    Ok(if packets > 0 { ExitCode::Fine } else { ExitCode::NothingSeen })
 }

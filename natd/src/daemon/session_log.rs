@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use diagnosis::{Session, SessionEvent};
@@ -67,7 +68,10 @@ struct LogFile {
 
 impl LogFile {
     fn open(path: &Path, max_size: u64) -> io::Result<Self> {
-        let file = File::options().append(true).create(true).open(path)?;
+        // Who uses which VPN is nobody else's business; and a pipe would not be waited for.
+        let mut options = File::options();
+        options.append(true).create(true).mode(0o640).custom_flags(libc::O_NONBLOCK);
+        let file = options.open(path)?;
         if !file.metadata()?.is_file() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "is not a file"));
         }

@@ -27,7 +27,7 @@ pub(crate) struct Caught<'a> {
 }
 
 /// How long the kernel gathers packets before it hands them over, in milliseconds.
-const GATHER: i32 = 100;
+pub(crate) const GATHER: i32 = 100;
 const BUFFER: i32 = 4 << 20;
 
 impl Live {

@@ -19,6 +19,8 @@ use crate::io::signals::{Signal, Signals};
 const ROUND: Duration = Duration::from_millis(250);
 /// How often interfaces are looked up: PPP has a new one after each reconnect.
 const LOOKUP: Duration = Duration::from_secs(1);
+/// The kernel gathers packets before it hands them over: what came before the end is here after this time.
+const GATHERED: Duration = Duration::from_millis(2 * live::GATHER.unsigned_abs() as u64);
 /// The most packets between two looks at signals and clock.
 const BATCH: usize = 1024;
 /// Head of the file.
@@ -72,9 +74,13 @@ pub(super) fn record(
         poll::wait(&[signals.fd(), live.fd()], Some(limit + Duration::from_millis(1)))
             .map_err(RecordError::System)?;
     };
-    // What came before the end is still on its way.
-    if end != End::Size {
-        take(&mut live, &interfaces, &mut choice, recording, &mut writer, &mut recorded)?;
+    let last = clock::now() + GATHERED;
+    while end != End::Size && clock::now() < last {
+        let limit = last.since(clock::now()) + Duration::from_millis(1);
+        poll::wait(&[live.fd()], Some(limit)).map_err(RecordError::System)?;
+        if take(&mut live, &interfaces, &mut choice, recording, &mut writer, &mut recorded)? {
+            break;
+        }
     }
     flush(&mut writer, recording, &recorded)?;
     recorded.lost = live.lost();
@@ -164,5 +170,25 @@ impl Interfaces {
 
     fn point(&self, index: u32) -> Option<Point> {
         self.0.iter().find(|(_, _, known)| *known == Some(index)).map(|(_, point, _)| *point)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_libpcap_says_of_a_missing_right_is_known() {
+        let rows = [
+            ("socket: Operation not permitted", "capturing needs root or CAP_NET_RAW"),
+            (
+                "Attempt to create packet socket failed - CAP_NET_RAW may be required",
+                "capturing needs root or CAP_NET_RAW",
+            ),
+            ("syntax error", "cannot capture: syntax error"),
+        ];
+        for (text, expected) in rows {
+            assert_eq!(libpcap(pcap::Error::PcapError(text.into())).to_string(), expected);
+        }
     }
 }

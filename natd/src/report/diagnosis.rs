@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use diagnosis::words::{key, windows, words};
 use diagnosis::{Code, Evidence, Finding, Group, Household, Mark, Session, Vantage};
 use nat_core::time::Timestamp;
+use passthrough::view::Phase;
 use serde::{Deserialize, Serialize};
 
 pub use text::text;
@@ -36,7 +37,7 @@ pub enum Verdict {
     Healthy,
     /// Something is wrong.
     Problem,
-    /// No VPN was seen.
+    /// No VPN was seen, or none that is far enough to say.
     #[default]
     NothingSeen,
 }
@@ -70,6 +71,13 @@ pub struct SessionRow {
     pub bytes_out: u64,
     /// Bytes the device received.
     pub bytes_in: u64,
+}
+
+impl SessionRow {
+    /// Did the two sides agree, and was each of them heard?
+    fn came_about(&self) -> bool {
+        self.phase != Phase::Handshake.name() && self.packets_out > 0 && self.packets_in > 0
+    }
 }
 
 /// Something that was found.
@@ -185,10 +193,10 @@ impl DiagnosisReport {
     fn judge(&self) -> Verdict {
         if self.findings.iter().any(FindingRow::is_problem) {
             Verdict::Problem
-        } else if self.sessions.is_empty() {
-            Verdict::NothingSeen
-        } else {
+        } else if self.sessions.iter().any(SessionRow::came_about) {
             Verdict::Healthy
+        } else {
+            Verdict::NothingSeen
         }
     }
 }

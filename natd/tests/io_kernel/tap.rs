@@ -1,9 +1,11 @@
 //! Taps in a real kernel: the filter is the one that natd uses.
 
 use std::net::{IpAddr, Ipv4Addr, UdpSocket};
-use std::time::Instant;
+use std::os::fd::AsRawFd;
+use std::time::Duration;
 
 use diagnosis::Packet;
+use nat_core::time::Timestamp;
 use natd::io::clock;
 use natd::io::tap::{Copied, Tap};
 
@@ -16,16 +18,24 @@ fn open(namespace: &Namespace, name: &str) -> Tap {
 }
 
 /// What the tap gets within `limit`: until there is something, then all that is there.
-fn copies(tap: &Tap, limit: std::time::Duration) -> Vec<(Copied, Vec<u8>)> {
-    let (start, mut buffer, mut all) = (Instant::now(), [0; 2048], Vec::new());
-    while start.elapsed() < limit {
-        match tap.next(&mut buffer).unwrap() {
-            Some(copied) => all.push((copied, buffer[..copied.len].to_vec())),
-            None if !all.is_empty() => break,
-            None => std::thread::sleep(std::time::Duration::from_millis(1)),
-        }
+fn copies(tap: &Tap, limit: Duration) -> Vec<(Copied, Vec<u8>)> {
+    let (mut buffer, mut all) = ([0; 2048], Vec::new());
+    wait(tap, limit);
+    while let Some(copied) = tap.next(&mut buffer).unwrap() {
+        all.push((copied, buffer[..copied.len].to_vec()));
     }
     all
+}
+
+/// Until there is something to read.
+fn wait(tap: &Tap, limit: Duration) {
+    let mut polled = libc::pollfd { fd: tap.fd().as_raw_fd(), events: libc::POLLIN, revents: 0 };
+    // SAFETY: one element.
+    unsafe { libc::poll(&raw mut polled, 1, i32::try_from(limit.as_millis()).unwrap()) };
+}
+
+fn since(start: Timestamp) -> Duration {
+    clock::now().since(start)
 }
 
 /// ESP of this host to `to`: the kernel writes the IP header.
@@ -95,12 +105,12 @@ fn an_interface_that_goes_and_comes_back_down_and_up_is_still_watched() {
     assert!(tap.is_bound());
     lab.router.ip("link set lan0 up");
     let socket = lab.lan.udp(LAN, 40_000);
-    let start = Instant::now();
+    let start = clock::now();
     let mut buffer = [0; 64];
     while tap.next(&mut buffer).unwrap().is_none() {
-        assert!(start.elapsed() < PATIENCE);
+        assert!(since(start) < PATIENCE);
         let _ = socket.send_to(&[0x5a; 40], (WAN, 500));
-        std::thread::sleep(std::time::Duration::from_millis(5));
+        wait(&tap, Duration::from_millis(5));
     }
 }
 
@@ -131,13 +141,49 @@ fn what_there_was_no_room_for_is_counted() {
     for _ in 0..3000 {
         socket.send_to(&[0x5a; 1000], (WAN, 500)).unwrap();
     }
-    let start = Instant::now();
+    let start = clock::now();
     let mut dropped = 0;
-    while dropped == 0 && start.elapsed() < PATIENCE {
+    while dropped == 0 && since(start) < PATIENCE {
         dropped += tap.dropped();
     }
     let kept = copies(&tap, PATIENCE).len();
     dropped += tap.dropped();
     assert!(dropped > 1000 && kept > 100, "{kept} kept, {dropped} dropped");
     assert_eq!(tap.dropped(), 0);
+}
+
+/// Prints what a tap costs a packet that it does not want: the time that many taps add, by their number.
+#[test]
+#[ignore = "measures: run it alone, with --nocapture"]
+fn the_cost_of_a_tap() {
+    const TAPS: u32 = 40;
+    const PACKETS: u32 = 100_000;
+    if !possible() {
+        return;
+    }
+    let lab = Lab::new();
+    let socket = lab.lan.udp(LAN, 40_000);
+    let _server = lab.wan.udp(WAN, 443);
+    // Of the length that QUIC has, and with a first byte of its short header.
+    let nanos = || {
+        let start = clock::now();
+        for _ in 0..PACKETS {
+            let _ = socket.send_to(&[0x5b; 1200], (WAN, 443));
+        }
+        since(start).as_nanos() as f64 / f64::from(PACKETS)
+    };
+    nanos();
+    for (name, interface) in [("comes in", "lan0"), ("goes out", "wan0")] {
+        let mut costs: Vec<f64> = (0..7)
+            .map(|_| {
+                let without = nanos();
+                let taps: Vec<Tap> = (0..TAPS).map(|_| open(&lab.router, interface)).collect();
+                let with = nanos();
+                drop(taps);
+                (with - without) / f64::from(TAPS)
+            })
+            .collect();
+        costs.sort_by(f64::total_cmp);
+        println!("a packet that {name}: {:.0} ns a tap (from {:.0} to {:.0})", costs[3], costs[0], costs[6]);
+    }
 }

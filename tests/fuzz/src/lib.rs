@@ -12,6 +12,7 @@
 //! | `engine` | the whole engine over a course of packets, both ways, and time |
 //! | `household` | the diagnosis of a course of packets on both sides of the router |
 //! | `openvpn_wireguard` | the readers of both |
+//! | `frame` | captured frames of every link type, and diagnosis over a course of them |
 
 pub mod coverage;
 mod target;
@@ -20,7 +21,7 @@ mod target;
 pub type Target = fn(&[u8]);
 
 /// Every target by its name.
-pub const TARGETS: [(&str, Target); 9] = [
+pub const TARGETS: [(&str, Target); 10] = [
     ("ike", target::ike::run),
     ("pptp", target::pptp),
     ("l2tp", target::l2tp::run),
@@ -30,4 +31,5 @@ pub const TARGETS: [(&str, Target); 9] = [
     ("engine", target::engine::run),
     ("household", target::household::run),
     ("openvpn_wireguard", target::openvpn_wireguard),
+    ("frame", target::frame::run),
 ];

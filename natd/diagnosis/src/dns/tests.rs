@@ -56,6 +56,8 @@ fn addresses_of_websites_are_not_remembered() {
     let mut watch = Watch::default();
     send(&mut watch, 0, Outbound, &query("www.example.com"));
     send(&mut watch, 20, Inbound, &answer("www.example.com", [203, 0, 113, 9]));
+    // What a device itself answers counts as little.
+    send(&mut watch, 40, Outbound, &answer("vpn.example.com", [203, 0, 113, 9]));
     assert!(!watch.names_vpn(PUBLIC));
     assert!(watch.lookups.is_empty());
 }
@@ -96,6 +98,28 @@ fn a_search_list_and_a_missing_ipv6_address_are_nothing() {
     send(&mut watch, 30, Outbound, &query("vpn.example.com"));
     send(&mut watch, 50, Inbound, &message(0x81, 0, "vpn.example.com", 0));
     send(&mut watch, 60, Inbound, &answer("vpn.example.com", [203, 0, 113, 9]));
+    assert_eq!(codes(&watch, 60_000), []);
+}
+
+#[test]
+fn order_does_not_matter_to_a_search_list_nor_a_kind_of_address_that_cannot_be_looked_up() {
+    let mut watch = Watch::default();
+    send(&mut watch, 0, Inbound, &answer("vpn.example.com", [203, 0, 113, 9]));
+    send(&mut watch, 50, Inbound, &message(0x81, 3, "vpn.example.com.home", 0));
+    assert_eq!(codes(&watch, 60_000), []);
+    let mut watch = Watch::default();
+    send(&mut watch, 0, Inbound, &message(0x81, 0, "vpn.example.com", 0));
+    send(&mut watch, 50, Inbound, &message(0x81, 2, "vpn.example.com", 0));
+    assert_eq!(codes(&watch, 60_000), []);
+}
+
+#[test]
+fn a_private_address_beside_a_public_one_is_no_lie() {
+    let mut watch = Watch::default();
+    let mut both = message(0x81, 0, "vpn.example.com", 2);
+    record(&mut both, 1, &[10, 1, 2, 3]);
+    record(&mut both, 1, &[203, 0, 113, 9]);
+    send(&mut watch, 0, Inbound, &both);
     assert_eq!(codes(&watch, 60_000), []);
 }
 

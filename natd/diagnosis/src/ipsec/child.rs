@@ -39,6 +39,11 @@ impl Child {
         u64::from(self.last_seq.saturating_sub(self.first_seq)) + 1
     }
 
+    /// Are only some of its next packets shown, where packets are shown live?
+    pub(super) fn is_sampled(&self) -> bool {
+        self.last_seq >= ALL_SEEN - 1
+    }
+
     /// Among the first packets, those that are missing.
     pub(super) fn missing(&self) -> u32 {
         (self.last_seq.min(ALL_SEEN - 1) + 1).saturating_sub(self.first_seq).saturating_sub(self.early)
@@ -104,8 +109,8 @@ pub(super) struct Children {
 const LULL: Duration = Duration::from_secs(25);
 
 impl Children {
-    /// Takes note of a packet; says how many were sent since the one before, and whether its SPI is new.
-    pub(super) fn observe(&mut self, header: EspHeader, in_udp: bool, seen: &Observation<'_>) -> (u64, bool) {
+    /// Takes note of a packet; says how many were sent since the one before it.
+    pub(super) fn observe(&mut self, header: EspHeader, in_udp: bool, seen: &Observation<'_>) -> u64 {
         let outbound = seen.is_outbound();
         let mark = seen.mark;
         let other = if outbound { self.span[1] } else { self.span[0] };
@@ -131,7 +136,7 @@ impl Children {
             });
             self.list.len() - 1
         });
-        let Some(child) = self.list.get_mut(at) else { return (1, fresh) };
+        let Some(child) = self.list.get_mut(at) else { return 1 };
         let step = header.seq.saturating_sub(child.last_seq);
         let silent = mark.at.since(child.last.at);
         if !outbound && !fresh && silent >= LULL {
@@ -171,7 +176,19 @@ impl Children {
         let [out, inn] = &mut self.longest;
         let longest = if outbound { out } else { inn };
         *longest = seen.ip_len.max(*longest);
-        (packets, fresh)
+        packets
+    }
+
+    /// Packets of one direction while the other was silent. Live, behind the first packets of an SA, only every
+    /// 64th is shown: then the silence counts only where several of those were to be expected.
+    pub(super) fn silence(&self, of: usize, live: bool) -> Option<Alone> {
+        let alone = (*self.alone.get(of)?)?;
+        let volume = |outbound| self.of(outbound).map(Child::volume).sum::<u64>();
+        let (mine, theirs) =
+            if of == 0 { (volume(true), volume(false)) } else { (volume(false), volume(true)) };
+        let sampled = self.of(of != 0).max_by_key(|child| child.last).is_some_and(Child::is_sampled);
+        let expected = alone.packets.saturating_mul(theirs) / mine.saturating_sub(alone.packets).max(1);
+        (!live || !sampled || expected >= 4 * u64::from(ALL_SEEN)).then_some(alone)
     }
 
     /// SAs of one direction.

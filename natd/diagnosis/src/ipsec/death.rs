@@ -7,11 +7,10 @@ use passthrough::ike::{Exchange, IkeVersion};
 
 use super::exchange::{Sa, Step};
 use super::handshake::{asked, blamed, meaning};
-use super::{Tracker, find, line};
+use super::{Scene, Tracker, find, line};
 use crate::attempts::{Attempts, SENDS};
 use crate::code::{Code, Party};
 use crate::finding::{Confidence, Evidence, Findings, Mark};
-use crate::household::Context;
 
 /// A session that recovers within this time from a new WAN address is well.
 const RECOVERY: Duration = Duration::from_secs(30);
@@ -40,7 +39,7 @@ struct Death {
 
 impl Tracker {
     /// Every IKE SA that came to be.
-    pub(super) fn lives(&self, context: &Context<'_>, findings: &mut Findings) {
+    pub(super) fn lives(&self, context: &Scene<'_>, findings: &mut Findings) {
         for (at, sa) in self.sas.iter().enumerate() {
             if sa.established.is_none() {
                 continue;
@@ -58,7 +57,7 @@ impl Tracker {
         }
     }
 
-    fn death(&self, at: usize, sa: &Sa, context: &Context<'_>) -> Option<Death> {
+    fn death(&self, at: usize, sa: &Sa, context: &Scene<'_>) -> Option<Death> {
         let [_, inbound] = sa.esp;
         let esp_heard = inbound.map(|(_, last)| last);
         let heard = sa.heard.max(esp_heard)?;
@@ -84,7 +83,7 @@ impl Tracker {
             }
         }
         let last = self.sas.iter().skip(at + 1).all(|next| next.established.is_none());
-        let [Some(alone), _] = self.children.alone else { return None };
+        let alone = self.children.silence(0, context.vantage.router)?;
         let lasted = alone.last.at.since(alone.first.at);
         if !last || esp_heard.is_none() || alone.first <= heard || alone.packets < 10 {
             return None;
@@ -94,7 +93,7 @@ impl Tracker {
             asked.evidence("sent with ESP, nothing came back"),
             Evidence::packet("the last answer", heard),
         ];
-        (lasted >= Duration::from_secs(15)).then_some(Death {
+        (lasted >= Duration::from_secs(20)).then_some(Death {
             heard,
             asked,
             confidence: Confidence::Low,
@@ -102,7 +101,7 @@ impl Tracker {
         })
     }
 
-    fn cause(&self, at: usize, sa: &Sa, death: Death, context: &Context<'_>, findings: &mut Findings) {
+    fn cause(&self, at: usize, sa: &Sa, death: Death, context: &Scene<'_>, findings: &mut Findings) {
         let Death { heard, asked, confidence, mut evidence } = death;
         let sure = confidence.max(Confidence::Medium);
         let within = |changed: &Timestamp| *changed >= heard.at && *changed <= asked.last.at;
@@ -158,16 +157,16 @@ impl Tracker {
             find(findings, Code::NatKeepaliveMissing, Confidence::Medium, sa, evidence);
             return;
         }
-        let early = |sa: &Sa, heard: Mark| heard.at.since(sa.first.at) < EARLY;
-        let answered = self.after(at).is_some_and(|next| next.heard.is_some() && next.by_device);
+        // Let begin and then silenced, and so the try before or after it: no chance.
+        let early = |sa: &Sa| {
+            let heard = sa.heard.max(sa.esp[1].map(|(_, last)| last));
+            let soon = heard.is_some_and(|heard| heard.at.since(sa.first.at) < EARLY);
+            soon && sa.established.is_some() && sa.by_device && !sa.joined && sa.waiting().is_some()
+        };
         let before = at.checked_sub(1).and_then(|before| self.sas.get(before));
-        let so_before = before.is_some_and(|before| {
-            before.established.is_some() && before.heard.is_some_and(|heard| early(before, heard))
-        });
-        if early(sa, heard) && sa.by_device && !sa.joined && (answered || so_before) {
-            evidence.push(Evidence::fact("a new try is answered, and falls silent as well"));
-            let confidence = if so_before { Confidence::Medium } else { Confidence::Low };
-            find(findings, Code::DpiUdpBlackhole, confidence, sa, evidence);
+        if early(sa) && (before.is_some_and(early) || self.after(at).is_some_and(early)) {
+            evidence.push(Evidence::fact("another try was answered, and fell silent as well"));
+            find(findings, Code::DpiUdpBlackhole, Confidence::Medium, sa, evidence);
             return;
         }
         find(findings, Code::DpdDead, confidence, sa, evidence);
@@ -187,7 +186,7 @@ impl Tracker {
         changed: Timestamp,
         asked: Attempts,
         mut evidence: Vec<Evidence>,
-        context: &Context<'_>,
+        context: &Scene<'_>,
         findings: &mut Findings,
     ) {
         let recovered = |next: &Sa| next.heard.is_some() && next.first.at.since(changed) <= RECOVERY;
@@ -230,7 +229,7 @@ impl Tracker {
     }
 
     /// The server refused new keys.
-    fn rekey_refused(&self, at: usize, sa: &Sa, context: &Context<'_>, findings: &mut Findings) -> bool {
+    fn rekey_refused(&self, at: usize, sa: &Sa, context: &Scene<'_>, findings: &mut Findings) -> bool {
         let gave_up = |mark: Mark| {
             self.after(at).is_some_and(|next| next.by_device && next.first.at.since(mark.at) < RECOVERY)
         };
@@ -251,8 +250,8 @@ impl Tracker {
     }
 
     /// A second device's L2TP/IPsec session at the same server took this one's place there.
-    fn several_at_server(&self, at: usize, sa: &Sa, context: &Context<'_>, findings: &mut Findings) -> bool {
-        let [Some(alone), _] = self.children.alone else { return false };
+    fn several_at_server(&self, at: usize, sa: &Sa, context: &Scene<'_>, findings: &mut Findings) -> bool {
+        let Some(alone) = self.children.silence(0, context.vantage.router) else { return false };
         let newest = self.sas.len() == at + 1;
         let ([_, Some((_, heard))], IkeVersion::V1) = (sa.esp, sa.version) else { return false };
         let lasted = alone.last.at.since(alone.first.at) >= Duration::from_secs(10);
@@ -270,7 +269,7 @@ impl Tracker {
                     since > sa.first.at && heard.at.since(since) < REKEY && alone.last.at > since
                 })
         };
-        let mut others = context.others_to_server();
+        let mut others = context.others.iter();
         let other = others.find(|pair| pair.ipsec.as_ref().is_some_and(|other| other.sas.iter().any(took)));
         let Some(other) = other else { return false };
         let evidence = vec![

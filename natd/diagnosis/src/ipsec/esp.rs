@@ -8,11 +8,10 @@ use passthrough::view::Vpn;
 
 use super::child::BIG;
 use super::exchange::Sa;
-use super::{ESP, Tracker, find};
+use super::{ESP, Scene, Tracker, find};
 use crate::attempts::SENDS;
 use crate::code::{Code, Party};
 use crate::finding::{Confidence, Evidence, Findings, Mark};
-use crate::household::Context;
 use crate::observation::IcmpKind;
 
 /// So many packets in vain, over so long a time.
@@ -26,11 +25,11 @@ const NEGOTIATION: u32 = 250;
 
 impl Tracker {
     /// What is wrong with ESP.
-    pub(super) fn esp_findings(&self, context: &Context<'_>, findings: &mut Findings) {
+    pub(super) fn esp_findings(&self, context: &Scene<'_>, findings: &mut Findings) {
         if !self.misrouted(context, findings) {
             self.no_return(context, findings);
         }
-        self.one_way_in(findings);
+        self.one_way_in(context, findings);
         self.black_hole(context, findings);
         self.no_ppp(context, findings);
     }
@@ -53,9 +52,9 @@ impl Tracker {
     }
 
     /// ESP comes back and does not find its device.
-    fn misrouted(&self, context: &Context<'_>, findings: &mut Findings) -> bool {
+    fn misrouted(&self, context: &Scene<'_>, findings: &mut Findings) -> bool {
         let Some(pair) = context.pair else { return false };
-        let several = context.others_to_server().any(|other| other.ipsec.is_some());
+        let several = context.others.iter().any(|other| other.ipsec.is_some());
         let stray = context.router.strays.iter().find(|stray| {
             stray.server == pair.server
                 && stray.trace.protocol == 50
@@ -63,7 +62,10 @@ impl Tracker {
         });
         let [complaint, _] = &self.unknown_spi;
         let lacking = |since: Mark| self.children.span[1].is_none_or(|(_, last)| last < since);
-        let waits = self.children.alone[0].filter(|alone| alone.packets >= 3 && lacking(alone.first));
+        let waits = self
+            .children
+            .silence(0, context.vantage.router)
+            .filter(|alone| alone.packets >= 3 && lacking(alone.first));
         let sent_raw = self.children.of(true).any(|child| !child.in_udp);
         let mut evidence = Vec::new();
         if let (Some(stray), Some(alone), true) = (stray, waits, sent_raw) {
@@ -92,11 +94,11 @@ impl Tracker {
     }
 
     /// Keys are agreed on, and ESP gets no answer.
-    fn no_return(&self, context: &Context<'_>, findings: &mut Findings) {
+    fn no_return(&self, context: &Scene<'_>, findings: &mut Findings) {
         let [Some(alone), _] = self.children.alone else { return };
         let agreed = self.sas.iter().rev().find_map(Sa::agreed);
         let answered =
-            self.children.span[1].is_some_and(|(_, last)| agreed.is_none_or(|agreed| last > agreed));
+            self.children.span[1].is_some_and(|(_, last)| agreed.is_none_or(|agreed| last >= agreed));
         let since = agreed.map_or(alone.first, |agreed| agreed.max(alone.first));
         let lasted = alone.last.at.since(since.at);
         let refusal = |said: &&super::Said| {
@@ -156,9 +158,9 @@ impl Tracker {
     }
 
     /// ESP comes in, and the device does not answer.
-    fn one_way_in(&self, findings: &mut Findings) {
+    fn one_way_in(&self, context: &Scene<'_>, findings: &mut Findings) {
         let [sent, _] = self.children.span;
-        let [_, Some(alone)] = self.children.alone else { return };
+        let Some(alone) = self.children.silence(1, context.vantage.router) else { return };
         let keepalive = self.sas.iter().any(|sa| sa.keepalive.is_some_and(|mark| mark > alone.first));
         let lasted = alone.last.at.since(alone.first.at);
         // A device that sent before may have nothing to say for a while.
@@ -173,7 +175,7 @@ impl Tracker {
     }
 
     /// Small packets get through and large ones do not.
-    fn black_hole(&self, context: &Context<'_>, findings: &mut Findings) {
+    fn black_hole(&self, context: &Scene<'_>, findings: &mut Findings) {
         if let Some(big) = &self.too_big {
             if let Some(after) = big.after.filter(|after| after.sends >= SENDS) {
                 let what = format!("too big: the line carries {} bytes", big.mtu);
@@ -195,6 +197,7 @@ impl Tracker {
         let (Some(out), Some(inn)) = (newest(true), newest(false)) else { return };
         if let Some((sends, first, last)) = out.resent()
             && inn.last >= first
+            && !(context.vantage.router && out.is_sampled())
         {
             let what = format!("sent with ESP, {} bytes each, after ever longer pauses", out.longest);
             let evidence = vec![
@@ -208,6 +211,7 @@ impl Tracker {
         let lasted = inn.last.at.since(inn.first.at) >= Duration::from_secs(3)
             && context.now.since(inn.first.at) >= crate::attempts::PATIENCE;
         if inn.missing() >= 5
+            && inn.missing() * 3 >= inn.early // chance loses fewer
             && inn.first_seq <= 2
             && inn.longest < BIG
             && lasted
@@ -230,7 +234,7 @@ impl Tracker {
     }
 
     /// L2TP in IPsec whose PPP comes to nothing.
-    fn no_ppp(&self, context: &Context<'_>, findings: &mut Findings) {
+    fn no_ppp(&self, context: &Scene<'_>, findings: &mut Findings) {
         for (at, sa) in self.sas.iter().enumerate() {
             let [Some((first, sent)), Some((_, came))] = sa.esp else { continue };
             let last = sent.max(came);

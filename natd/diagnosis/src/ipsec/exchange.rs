@@ -1,5 +1,7 @@
 //! An IKE SA as its messages show it.
 
+use core::time::Duration;
+
 use nat_core::flow::Direction;
 use passthrough::ike::{
     Exchange, IkeHeader, IkeSpi, IkeVersion, NatDetection, NatT, fragment, from_windows, nat_detections,
@@ -7,6 +9,7 @@ use passthrough::ike::{
 };
 use passthrough::view::Vpn;
 
+use super::note;
 use crate::attempts::Attempts;
 use crate::finding::Mark;
 use crate::observation::{Fragment, Observation};
@@ -18,6 +21,9 @@ const HASHES: usize = 6;
 /// Encrypted answers of IKE_AUTH below that many bytes cannot hold an identity, a proof and an SA: they refuse,
 /// or are one round of EAP.
 pub(super) const SHORT: u32 = 120;
+
+/// Who breaks off a login does so sooner.
+const KEPT: Duration = Duration::from_secs(2);
 
 /// Notify message types.
 mod notify {
@@ -176,6 +182,18 @@ impl Sa {
         }
     }
 
+    /// A new try with the SPIs of one that was refused.
+    pub(super) fn again(attempt: u32, before: &Self, header: &IkeHeader, seen: &Observation<'_>) -> Self {
+        let (by_device, nat_t, windows) = (before.by_device, before.nat_t, before.windows);
+        let fragmentation = before.fragmentation;
+        Self { by_device, nat_t, windows, fragmentation, ..Self::new(attempt, header, seen) }
+    }
+
+    /// Did one of the two refuse what the other proposed, before anything was agreed on?
+    pub(super) fn refused(&self) -> bool {
+        self.established.is_none() && self.rounds == 0 && self.no_proposal.iter().any(Option::is_some)
+    }
+
     /// What it is called in reports.
     pub(super) fn vpn(&self) -> Vpn {
         if self.floated { Vpn::NatTraversal } else { Vpn::Ike }
@@ -268,12 +286,12 @@ impl Sa {
             }
         }
         for notify in notifies(message) {
-            let again = |known: &mut Option<Attempts>| match known {
-                Some(known) => known.again(seen.mark),
-                None => *known = Some(Attempts::new(seen.mark)),
-            };
             match notify.kind {
-                notify::NO_PROPOSAL_CHOSEN => self.no_proposal.get_mut(side).map_or((), again),
+                notify::NO_PROPOSAL_CHOSEN => {
+                    if let Some(known) = self.no_proposal.get_mut(side) {
+                        note(known, seen.mark);
+                    }
+                }
                 notify::INVALID_KE if header.version == IkeVersion::V2 => match &mut self.invalid_ke {
                     // Told of once each, however quickly one follows the other.
                     Some(known) => (known.sends, known.last) = (known.sends + 1, seen.mark),
@@ -301,6 +319,13 @@ impl Sa {
             if header.exchange == Exchange::Informational2 && !seen.is_outbound() && self.auth.is_some() {
                 self.works(seen.mark); // only who knows the keys of an IKE SA that stands asks
             }
+            if let Some((answer, len)) = self.auth
+                && header.exchange == Exchange::Informational2
+                && len >= SHORT
+                && seen.at().since(answer.at) >= KEPT
+            {
+                self.works(answer); // the device did not break off
+            }
             self.sent(header, 0, message, marked, true, later, seen);
             return;
         }
@@ -314,27 +339,18 @@ impl Sa {
         step.answer_len =
             if later { step.answer_len + header.length } else { step.answer_len.max(header.length) };
         let (len, both) = (step.answer_len, part.is_some());
-        match header.exchange {
-            Exchange::Auth if asked => self.auth = Some((seen.mark, if both { len.max(SHORT) } else { len })),
-            Exchange::Auth => self.works(seen.mark),
-            Exchange::CreateChildSa if !before && len >= SHORT => self.rekeyed(seen.mark),
-            Exchange::CreateChildSa if !before && asked => match &mut self.rekey_refused {
-                Some(refused) => refused.again(seen.mark),
-                none => *none = Some(Attempts::new(seen.mark)),
-            },
-            Exchange::MainMode
-            | Exchange::Aggressive
-            | Exchange::Informational1
-            | Exchange::Transaction
-            | Exchange::QuickMode
-            | Exchange::NewGroup
-            | Exchange::SaInit
-            | Exchange::CreateChildSa
-            | Exchange::Informational2
-            | Exchange::SessionResume
-            | Exchange::Intermediate
-            | Exchange::FollowupKe
-            | Exchange::Other(_) => {}
+        if header.exchange == Exchange::Auth {
+            if asked {
+                self.auth = Some((seen.mark, if both { len.max(SHORT) } else { len }));
+            } else {
+                self.works(seen.mark);
+            }
+        } else if header.exchange == Exchange::CreateChildSa && !before {
+            if len >= SHORT {
+                self.rekeyed(seen.mark);
+            } else if asked {
+                note(&mut self.rekey_refused, seen.mark);
+            }
         }
     }
 
@@ -360,36 +376,20 @@ impl Sa {
                     answers |= step.asks;
                 }
             }
-            match header.exchange {
-                Exchange::QuickMode
-                    if answers && self.established.is_some() && opens_second(self, header) =>
-                {
+            if header.exchange == Exchange::QuickMode && answers {
+                if self.established.is_some() && opens_second(self, header) {
                     self.rekeyed(seen.mark);
                 }
-                Exchange::QuickMode if answers => self.works(seen.mark),
-                Exchange::Transaction => self.transactions = true,
-                Exchange::Informational1 if !outbound && self.established.is_none() => {
-                    self.told_before = Some(seen.mark);
-                }
-                Exchange::MainMode
-                | Exchange::Aggressive
-                | Exchange::Informational1
-                | Exchange::QuickMode
-                | Exchange::NewGroup
-                | Exchange::SaInit
-                | Exchange::Auth
-                | Exchange::CreateChildSa
-                | Exchange::Informational2
-                | Exchange::SessionResume
-                | Exchange::Intermediate
-                | Exchange::FollowupKe
-                | Exchange::Other(_) => {}
+                self.works(seen.mark);
+            }
+            self.transactions |= header.exchange == Exchange::Transaction;
+            let early = self.established.is_none() && !outbound;
+            if header.exchange == Exchange::Informational1 && early {
+                self.told_before = Some(seen.mark);
             }
         }
-        let asks = match header.exchange {
-            Exchange::MainMode | Exchange::Other(_) => outbound == self.by_device,
-            _ => opens,
-        };
+        let alternates = matches!(header.exchange, Exchange::MainMode | Exchange::Other(_));
+        let asks = if alternates { outbound == self.by_device } else { opens };
         self.sent(header, digest, message, marked, asks, later, seen);
     }
 

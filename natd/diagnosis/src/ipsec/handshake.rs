@@ -1,15 +1,15 @@
 //! Why an IKE SA does not come to be.
 
 use core::time::Duration;
+use std::net::IpAddr;
 
 use passthrough::ike::{Exchange, IkeVersion};
 
 use super::exchange::{SHORT, Sa, Step};
-use super::{ESP, Tracker, find};
+use super::{ESP, Scene, Tracker, find};
 use crate::attempts::Attempts;
 use crate::code::{Code, Party};
 use crate::finding::{Confidence, Evidence, Findings, Mark};
-use crate::household::Context;
 use crate::observation::IcmpKind;
 
 /// After that long a silence a device has given up.
@@ -23,7 +23,7 @@ const SKEW: i64 = 600;
 
 impl Tracker {
     /// What natd itself refuses, which explains everything else.
-    pub(super) fn refused_here(&self, context: &Context<'_>, findings: &mut Findings) -> bool {
+    pub(super) fn refused_here(&self, context: &Scene<'_>, findings: &mut Findings) -> bool {
         let Some(pair) = context.pair else { return false };
         let (vpn, attempt, since) = match (self.sas.last(), &self.bare) {
             (Some(sa), _) => (Some(sa.vpn()), sa.attempt, sa.first.at),
@@ -71,7 +71,7 @@ impl Tracker {
     }
 
     /// Every IKE SA that did not come to be.
-    pub(super) fn handshakes(&self, context: &Context<'_>, findings: &mut Findings) {
+    pub(super) fn handshakes(&self, context: &Scene<'_>, findings: &mut Findings) {
         for (at, sa) in self.sas.iter().enumerate() {
             if sa.established.is_none() && !sa.joined {
                 self.handshake(at, sa, context, findings);
@@ -79,7 +79,7 @@ impl Tracker {
         }
     }
 
-    fn handshake(&self, at: usize, sa: &Sa, context: &Context<'_>, findings: &mut Findings) {
+    fn handshake(&self, at: usize, sa: &Sa, context: &Scene<'_>, findings: &mut Findings) {
         if refused(sa, context, self.after(at), findings) || self.icmp(sa, context, findings) {
             return;
         }
@@ -131,7 +131,7 @@ impl Tracker {
     }
 
     /// Errors that routers and the server send about IKE.
-    fn icmp(&self, sa: &Sa, context: &Context<'_>, findings: &mut Findings) -> bool {
+    fn icmp(&self, sa: &Sa, context: &Scene<'_>, findings: &mut Findings) -> bool {
         let Some(server) = context.pair.map(|pair| pair.server) else { return false };
         let unheard = |said: &&super::Said| {
             sa.heard.is_none_or(|heard| heard <= said.last) && said.attempt == sa.attempt
@@ -140,8 +140,12 @@ impl Tracker {
         let Some(said) = about_ike.next_back() else { return false };
         let (kind, from) = (said.report.kind, said.report.from);
         let itself = from == server;
-        let Some((code, owner)) = blamed(kind, itself) else { return false };
-        let what = format!("{from} answered: {}", meaning(kind));
+        let Some((code, mut owner)) = blamed(kind, itself) else { return false };
+        let at_home = |addr: IpAddr| matches!(addr, IpAddr::V4(addr) if addr.is_private());
+        if code == Code::Ike500Admin && at_home(from) && !at_home(server) {
+            owner = &[Party::Router, Party::Line];
+        }
+        let what = format!("{from} answered: {} (UDP {})", meaning(kind), said.report.server_port);
         let evidence = Evidence::packets(what, said.count, said.first, said.last);
         let confidence = if said.count > 1 { Confidence::High } else { Confidence::Medium };
         let finding = find(findings, code, confidence, sa, vec![evidence]);
@@ -150,7 +154,7 @@ impl Tracker {
     }
 
     /// The server answered the login, and then all was over.
-    fn auth_rejected(&self, at: usize, sa: &Sa, context: &Context<'_>, findings: &mut Findings) -> bool {
+    fn auth_rejected(&self, at: usize, sa: &Sa, context: &Scene<'_>, findings: &mut Findings) -> bool {
         let next = self.after(at);
         let over = next.is_some() || context.now.since(sa.last.at) >= GIVEN_UP;
         let soon = next.is_some_and(|next| next.first.at.since(sa.last.at) < RUN);
@@ -195,7 +199,7 @@ impl Tracker {
     }
 
     /// Nothing at all came back.
-    fn silent(&self, at: usize, sa: &Sa, step: &Step, context: &Context<'_>, findings: &mut Findings) {
+    fn silent(&self, at: usize, sa: &Sa, step: &Step, context: &Scene<'_>, findings: &mut Findings) {
         let unheard = |other: &&Sa| other.heard.is_none() && other.by_device && !other.joined;
         if self.after(at).filter(unheard).is_some_and(|next| next.first.at.since(sa.last.at) < RUN) {
             return; // told of with the last one of the run
@@ -211,7 +215,7 @@ impl Tracker {
             sends = Attempts { sends: sends.sends + count, first: begin, ..sends };
         }
         let Some(confidence) = sends.unanswered(context.now) else { return };
-        let clash = context.others_to_server().find(|other| {
+        let clash = context.others.iter().find(|other| {
             other.ipsec.as_ref().is_some_and(|tracker| tracker.foreign.contains(&sa.initiator))
         });
         let mut evidence = vec![sends.evidence("sent to UDP 500, no answer")];
@@ -223,7 +227,7 @@ impl Tracker {
         let flow = self.flows.iter().find(|flow| flow.ports == (sa.device_port, 500));
         let wan = flow.and_then(|flow| flow.wan);
         if let Some((_, port)) = wan.filter(|(_, port)| *port != 500 && sa.device_port == 500) {
-            let answered = context.others_to_server().any(|other| {
+            let answered = context.others.iter().any(|other| {
                 other.ipsec.as_ref().is_some_and(|tracker| {
                     let kept = |flow: &super::Flow| flow.wan.is_some_and(|(_, port)| port == 500);
                     tracker.heard.is_some() && tracker.flows.iter().any(kept)
@@ -251,7 +255,7 @@ impl Tracker {
 }
 
 /// Refusals in the clear.
-fn refused(sa: &Sa, context: &Context<'_>, next: Option<&Sa>, findings: &mut Findings) -> bool {
+fn refused(sa: &Sa, context: &Scene<'_>, next: Option<&Sa>, findings: &mut Findings) -> bool {
     let [ours, theirs] = &sa.no_proposal;
     if sa.rounds == 0
         && let Some(refusal) = theirs.as_ref().or(ours.as_ref())

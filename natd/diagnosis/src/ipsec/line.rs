@@ -8,10 +8,9 @@ use passthrough::ike::{Exchange, IkeVersion};
 use sha1::{Digest, Sha1};
 
 use super::exchange::{Hash, Sa};
-use super::{ESP, Flow, Tracker, find};
+use super::{ESP, Flow, Scene, Tracker, find};
 use crate::code::Code;
 use crate::finding::{Confidence, Evidence, Findings, Mark};
-use crate::household::Context;
 use crate::observation::Point;
 
 /// A silence after which a mapping may be gone: NATs on the way keep UDP for 30 s and more.
@@ -26,7 +25,7 @@ type Seen = (IpAddr, u16);
 
 impl Tracker {
     /// What is wrong with NATs, and what is worth knowing of them.
-    pub(super) fn line_findings(&self, context: &Context<'_>, findings: &mut Findings) {
+    pub(super) fn line_findings(&self, context: &Scene<'_>, findings: &mut Findings) {
         self.idle(context, findings);
         self.lulls(findings);
         for sa in &self.sas {
@@ -36,7 +35,7 @@ impl Tracker {
     }
 
     /// The server sends, and the router has forgotten to whom.
-    fn idle(&self, context: &Context<'_>, findings: &mut Findings) {
+    fn idle(&self, context: &Scene<'_>, findings: &mut Findings) {
         let Some(pair) = context.pair else { return };
         let Some(sa) = self.sas.iter().rev().find(|sa| sa.established.is_some()) else { return };
         if sa.deletion.is_some_and(|(_, mark)| sa.last.at.since(mark.at) < Duration::from_secs(1)) {
@@ -108,7 +107,7 @@ impl Tracker {
     }
 
     /// What the hashes for NAT detection tell.
-    fn nat_detection(&self, sa: &Sa, context: &Context<'_>, findings: &mut Findings) {
+    fn nat_detection(&self, sa: &Sa, context: &Scene<'_>, findings: &mut Findings) {
         let (Some(pair), Some((point, device))) = (context.pair, self.seen_at) else { return };
         let [ours, theirs] = &sa.hashes;
         let own = (device, sa.device_port);

@@ -16,6 +16,7 @@ mod session;
 #[cfg(test)]
 mod tests;
 
+use core::ops::Deref;
 use core::time::Duration;
 use std::net::IpAddr;
 
@@ -31,6 +32,7 @@ use crate::code::Code;
 use crate::finding::{Confidence, Evidence, Finding, Findings, Mark};
 use crate::household::Context;
 use crate::observation::{Fragment, IcmpKind, IcmpReport, Observation, Passage, Point, Trace};
+use crate::pair::Pair;
 use crate::session::Session;
 
 /// IKE SAs that are remembered.
@@ -39,6 +41,9 @@ const SAS: usize = 8;
 const FEW: usize = 8;
 /// Soon after new keys were asked for, an unknown SPI is the old SA's new one.
 const RENAMED: Duration = Duration::from_secs(120);
+
+/// What comes that long after a refusal is a new try.
+const NEW_TRY: Duration = Duration::from_secs(3);
 
 /// An ICMP error and its repetitions.
 #[derive(Clone, Copy, Debug)]
@@ -99,6 +104,20 @@ struct Bare {
     last: Mark,
     packets: [u64; 2],
     bytes: [u64; 2],
+}
+
+/// What is asked about, and the other devices' pairs with the same server.
+struct Scene<'a> {
+    context: &'a Context<'a>,
+    others: Vec<&'a Pair>,
+}
+
+impl<'a> Deref for Scene<'a> {
+    type Target = Context<'a>;
+
+    fn deref(&self) -> &Context<'a> {
+        self.context
+    }
 }
 
 /// What was seen of IPsec between a device and a server.
@@ -175,7 +194,16 @@ impl Tracker {
             return;
         }
         if let Some(sa) = self.sas.iter_mut().rev().find(|sa| sa.initiator == header.initiator) {
-            sa.observe(header, message, marked, seen);
+            let again = sa.refused() && header.is_opening() && seen.at().since(sa.last.at) >= NEW_TRY;
+            if !again {
+                sa.observe(header, message, marked, seen);
+                return;
+            }
+            // Some try again with the same SPIs after a refusal.
+            self.attempts += 1;
+            let mut retry = Sa::again(self.attempts, sa, header, seen);
+            retry.observe(header, message, marked, seen);
+            self.begin(retry);
             return;
         }
         let recent = |sa: &&mut Sa| {
@@ -212,6 +240,10 @@ impl Tracker {
         self.attempts += 1;
         let mut sa = Sa::new(self.attempts, header, seen);
         sa.observe(header, message, marked, seen);
+        self.begin(sa);
+    }
+
+    fn begin(&mut self, sa: Sa) {
         if self.sas.len() >= SAS {
             self.sas.remove(0);
         }
@@ -219,7 +251,12 @@ impl Tracker {
     }
 
     fn esp(&mut self, header: passthrough::esp::EspHeader, in_udp: bool, seen: &Observation<'_>) {
-        let (packets, _) = self.children.observe(header, in_udp, seen);
+        let packets = self.children.observe(header, in_udp, seen);
+        if packets > 1 {
+            // Packets that were not shown: it was no silence.
+            let ports = (seen.device_port, seen.server_port);
+            self.flows.iter_mut().filter(|flow| flow.ports == ports).for_each(|flow| flow.pause = None);
+        }
         if seen.is_outbound()
             && let Some(big) = &mut self.too_big
             && seen.ip_len > big.mtu
@@ -348,6 +385,10 @@ impl Tracker {
 
     /// What is wrong.
     pub fn findings(&self, context: &Context<'_>, findings: &mut Findings) {
+        self.among(&Scene { context, others: context.others_to_server().collect() }, findings);
+    }
+
+    fn among(&self, context: &Scene<'_>, findings: &mut Findings) {
         if self.refused_here(context, findings) {
             return;
         }

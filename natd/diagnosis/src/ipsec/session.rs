@@ -74,13 +74,12 @@ pub(super) fn bare(bare: &Bare, now: Timestamp) -> Session {
 
 /// Why an attempt came to nothing.
 fn failed(sa: &Sa) -> &'static str {
+    let short = sa.auth.is_some_and(|(_, len)| len < SHORT) && sa.waiting().is_none();
     if sa.no_proposal.iter().any(Option::is_some) {
         "refused: no proposal chosen"
     } else if sa.version_refused.is_some() || sa.other_version.is_some() {
         "refused: version of IKE"
-    } else if sa.not_authentic.is_some() || sa.told_before.is_some() {
-        "login refused"
-    } else if sa.auth.is_some_and(|(_, len)| len < SHORT) && sa.waiting().is_none() {
+    } else if sa.not_authentic.is_some() || sa.told_before.is_some() || short {
         "login refused"
     } else if sa.waiting().is_some() {
         "no answer"

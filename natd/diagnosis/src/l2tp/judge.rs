@@ -57,7 +57,8 @@ impl Case<'_, '_> {
         // Where it worked before it was switched off.
         let since = tunnel.flow.inbound.last().map_or(tunnel.since, |mark| mark.at);
         let port = if tunnel.carrier.0 == UDP { PORT } else { 0 };
-        let found = barred(context, tunnel.carrier.0, port, since).filter(|_| tunnel.unheard.is_some());
+        let found = barred(context, tunnel.carrier.0, port, (since, tunnel.last.at))
+            .filter(|_| tunnel.unheard.is_some());
         if let Some((barred, evidence)) = found {
             let code = if barred == Barred::Off { Code::L2tpPassOff } else { Code::L2tpTunnelClash };
             self.add(code, Confidence::High, vec![evidence]);

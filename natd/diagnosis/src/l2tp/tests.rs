@@ -311,6 +311,17 @@ fn a_tunnel_whose_way_the_nat_forgot_says_so() {
 }
 
 #[test]
+fn another_port_without_a_silence_before_is_no_timeout() {
+    let mut dialogue = Dialogue::default().up();
+    dialogue.left(1000, 1701);
+    for millis in [5000, 6000, 8000, 12_000] {
+        dialogue.data(millis, Outbound, 7);
+        dialogue.left(millis, 40_001);
+    }
+    assert_eq!(dialogue.codes(75_000), []);
+}
+
+#[test]
 fn what_comes_for_a_forgotten_tunnel_says_so() {
     let mut dialogue = Dialogue::default().up();
     let bytes = Peers::udp(1701, 1701, &control([0xc802, 0, 1, 0, 4, 4], 6, &[]));

@@ -24,28 +24,27 @@ pub(super) const GRE_PATIENCE: Duration = Duration::from_secs(8);
 /// A call that is kept for longer without any GRE has it where the capture does not see it: devices give up
 /// after 30 seconds.
 const NO_GRE_AT_ALL: Duration = Duration::from_secs(60);
-/// Idle devices and servers ask after each other once a minute (RFC 2637 section 2.5).
-const ECHO_IDLE: Duration = Duration::from_secs(55);
 
 /// One connection, while it is judged.
-struct Case<'a, 'b> {
-    connection: &'a Connection,
-    context: &'a Context<'a>,
+pub(super) struct Case<'a, 'b> {
+    pub(super) connection: &'a Connection,
+    pub(super) context: &'a Context<'a>,
+    mine: &'a Tracker,
     others: &'a [&'a Tracker],
-    findings: &'b mut Findings,
+    pub(super) findings: &'b mut Findings,
 }
 
 impl Tracker {
     pub(super) fn judge(&self, context: &Context<'_>, others: &[&Self], findings: &mut Findings) {
         for connection in &self.connections {
-            let mut case = Case { connection, context, others, findings: &mut *findings };
+            let mut case = Case { connection, context, mine: self, others, findings: &mut *findings };
             case.judge(self.strange.filter(|(strange, _)| strange.first.at >= connection.since));
         }
     }
 }
 
 impl Case<'_, '_> {
-    fn add(&mut self, code: Code, sure: Confidence, evidence: Vec<Evidence>) -> &mut Finding {
+    pub(super) fn add(&mut self, code: Code, sure: Confidence, evidence: Vec<Evidence>) -> &mut Finding {
         let Connection { attempt, since, .. } = *self.connection;
         self.findings.add(code, sure, Some(Vpn::Pptp), attempt, since, evidence)
     }
@@ -73,7 +72,10 @@ impl Case<'_, '_> {
 
     /// Is another device of the household connected with the server?
     fn rival(&self) -> bool {
-        self.others.iter().any(|other| other.is_up(self.connection.since))
+        let since = self.connection.since;
+        // Beyond the NAT all devices have one address.
+        let mine = !self.context.vantage.lan && self.mine.is_up(since);
+        mine || self.others.iter().any(|other| other.is_up(since))
     }
 
     fn barred(&mut self) -> bool {
@@ -84,7 +86,8 @@ impl Case<'_, '_> {
         } else {
             connection.since
         };
-        let found = barred(self.context, TCP, PORT, since).or_else(|| barred(self.context, GRE, 0, since));
+        let span = (since, connection.last.at);
+        let found = barred(self.context, TCP, PORT, span).or_else(|| barred(self.context, GRE, 0, span));
         if let Some((barred, evidence)) = found {
             let code = if barred == Barred::Off { Code::PptpGrePassOff } else { Code::PptpCallIdClash };
             self.add(code, Confidence::High, vec![evidence]);
@@ -352,9 +355,8 @@ impl Case<'_, '_> {
         });
         if let Some(stray) = stray {
             let words = format!("GRE from the server with Call ID {} reached no device", stray.trace.id);
-            let mark = Mark { at: stray.first, number: 0 };
-            let mut lost = Evidence::packets(words, stray.count, mark, stray.trace.mark);
-            lost.first = Some(stray.trace.mark).filter(|_| stray.count == 1);
+            let mut lost = Evidence::packet(words, stray.trace.mark);
+            lost.count = stray.count;
             let evidence = vec![tries.evidence("GRE sent, no answer"), lost];
             let sure = if self.others.is_empty() { Confidence::Medium } else { sure };
             self.add(Code::PptpGreMisrouted, sure, evidence);
@@ -416,86 +418,6 @@ impl Case<'_, '_> {
         } else {
             self.dies();
         }
-    }
-
-    /// It worked, or came near to it.
-    fn dies(&mut self) {
-        let connection = self.connection;
-        let calls = &connection.calls;
-        let sent = connection.pending.map(|pending| pending.attempts);
-        let sent = sent.or(connection.call().and_then(|call| call.unheard));
-        let gre = calls.iter().filter_map(|call| call.gre.inbound.last()).max();
-        let heard = connection.heard();
-        let who = (connection.attempt, connection.since);
-        if connection.stop.inbound.is_some() || connection.fin.inbound.is_some() || self.forgotten() {
-            return;
-        }
-        if connection.outside.find(self.context, Vpn::Pptp, who, heard, sent.as_ref(), self.findings) {
-            return;
-        }
-        if self.unknown_echo() {
-            return;
-        }
-        let Some(pending) = connection.pending.filter(|pending| pending.quiet >= ECHO_IDLE) else { return };
-        let asked = pending.attempts.first.at;
-        let cleared = calls.iter().filter_map(|call| call.ended).chain(connection.over());
-        if cleared.into_iter().any(|(mark, by)| by == Direction::Outbound && mark.at <= asked) {
-            return;
-        }
-        let alive = gre.filter(|gre| gre.at > asked);
-        let reset = connection.reset.inbound.filter(|reset| reset.mark.at > asked);
-        let mut evidence = vec![
-            pending
-                .attempts
-                .evidence(format!("on TCP 1723 after {} s of silence, no answer", pending.quiet.as_secs())),
-        ];
-        let sure = match (alive, reset, pending.attempts.unanswered(self.context.now)) {
-            (Some(_), Some(_), _) => Confidence::High,
-            (Some(gre), None, Some(sure)) if gre.at.since(asked) >= Duration::from_secs(2) => sure,
-            (None, Some(_), _) if gre.is_some_and(|gre| asked.since(gre.at) < ECHO_IDLE) => {
-                Confidence::Medium
-            }
-            _ => return,
-        };
-        evidence.extend(reset.map(|reset| Evidence::packet("reset in answer", reset.mark)));
-        evidence.extend(alive.map(|gre| Evidence::packet("while GRE still comes in from the server", gre)));
-        self.add(Code::PptpIdleKilled, sure, evidence);
-    }
-
-    /// The server asks after the device, and the router does not know any more whom that is for.
-    fn unknown_echo(&mut self) -> bool {
-        let connection = self.connection;
-        let (Some(pair), Some(last)) = (self.context.pair, connection.control_last()) else { return false };
-        let port = connection.outside.source.map_or(connection.ports.0, |(_, port)| port);
-        let stray = self.context.router.strays.iter().find(|stray| {
-            let (trace, quiet) = (&stray.trace, stray.first.since(last));
-            let ours = trace.protocol == TCP && (trace.device_port, trace.server_port) == (port, PORT);
-            stray.server == pair.server && ours && quiet >= ECHO_IDLE
-        });
-        let Some(stray) = stray.filter(|_| connection.over().is_none()) else { return false };
-        let words = "from the server's TCP 1723 after a silence reached no device";
-        let mut lost = Evidence::packet(words, stray.trace.mark);
-        lost.count = stray.count;
-        self.add(Code::PptpIdleKilled, Confidence::Medium, vec![lost]);
-        true
-    }
-
-    /// The router's own reset of a connection whose WAN address is gone.
-    fn forgotten(&mut self) -> bool {
-        let Some(reset) = self.connection.reset.inbound else { return false };
-        let Some((at, before)) = self.context.router.wan_changed else { return false };
-        if at < self.connection.since
-            || reset.mark.at.since(at) > Duration::from_secs(120)
-            || reset.mark.at < at
-        {
-            return false;
-        }
-        let evidence = vec![
-            Evidence::fact(format!("the internet address was {before} before")),
-            Evidence::packet("the connection was reset", reset.mark),
-        ];
-        self.add(Code::WanAddrChanged, Confidence::High, evidence);
-        true
     }
 }
 

@@ -19,6 +19,7 @@
 //! A server at home, whose clients are outside, is not judged.
 
 mod connection;
+mod dies;
 mod judge;
 mod reason;
 mod stream;

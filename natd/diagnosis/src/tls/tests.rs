@@ -139,6 +139,35 @@ fn silence_after_the_first_message_or_the_syn_is_found() {
 }
 
 #[test]
+fn one_that_works_spares_its_neighbours_and_not_what_comes_much_later() {
+    for (millis, expected) in [(10_000, vec![]), (400_000, vec![(Code::ServerDown, Confidence::Medium)])] {
+        let mut story = Story::default();
+        story.connect(0);
+        story.server(60, PSH_ACK, 1, WAY, &[0x16; 900]);
+        story.port += 1;
+        story.device(millis, SYN, &[]);
+        story.server(millis + 30, RST_ACK, 0, WAY, &[]);
+        assert_eq!(story.codes(millis + 1_000), expected);
+    }
+}
+
+#[test]
+fn a_rst_long_after_the_first_message_and_what_follows_it_is_nothing() {
+    let mut late = Story::default();
+    late.connect(0);
+    late.server(11_000, RST, 1, 200, &[]);
+    assert_eq!(late.codes(12_000), []);
+    // A long first message in several segments was not sent several times.
+    let mut long = Story::default();
+    long.connect(0);
+    for seq in [500, 1_000, 1_500] {
+        let segment = Peers::tcp(long.port, 443, seq, 1, PSH_ACK, &[7; 500]);
+        long.watch.observe(&Peers::default().packet(u64::from(seq), Outbound, 6, &segment));
+    }
+    assert_eq!(long.codes(6_000), []);
+}
+
+#[test]
 fn dtls_without_an_answer_beside_tls_that_works_is_a_fallback() {
     let mut story = Story::default();
     story.connect(0);

@@ -129,6 +129,10 @@ fn volumes_come_from_the_counters() {
     story.data(200, Inbound, 9, 64, 1400);
     story.data(300, Inbound, 9, 6400, 1400);
     assert_eq!(story.sessions(400)[0].packets[1], 6401);
+    // New keys, and a straggler under the old ones.
+    story.data(400, Inbound, 10, 0, 1400);
+    story.data(410, Inbound, 9, 6464, 1400);
+    assert_eq!(story.sessions(420)[0].packets[1], 6402);
     assert_eq!(story.codes(400), []);
 }
 
@@ -139,6 +143,9 @@ fn a_tunnel_that_hears_no_more_is_stale() {
     story.data(60_040, Inbound, 9, 1, 96);
     story.data(90_000, Outbound, 1, 2, 96);
     story.initiations(&[105_000, 110_200, 115_300, 120_400]);
+    assert_eq!(story.codes(121_000), [(Code::WgStale, Confidence::High)]);
+    // It lasted too long for a black hole.
+    story.pair.beside.heard = Some(Mark { at: at(119_000), number: 1 });
     assert_eq!(story.codes(121_000), [(Code::WgStale, Confidence::High)]);
     assert_eq!(story.phase(121_000), (Phase::Rekey, ""));
     assert_eq!(story.phase(300_000), (Phase::Closed, "answered no more"));
@@ -162,6 +169,29 @@ fn a_device_that_comes_back_after_hours_finds_no_answer() {
     let found = story.found(7_210_100);
     assert_eq!(codes(&found), [(Code::WgNoReply, Confidence::High)]);
     assert_eq!(found[0].attempt, 2);
+}
+
+#[test]
+fn a_pause_makes_silence_that_of_a_new_beginning() {
+    let mut story = Story::connected();
+    story.initiations(&[400_000, 405_000, 410_000]);
+    let found = story.found(410_100);
+    assert_eq!(codes(&found), [(Code::WgNoReply, Confidence::High)]);
+    assert_eq!((found[0].attempt, found[0].owner), (1, &[Party::Line, Party::Server][..]));
+}
+
+#[test]
+fn a_device_that_is_out_of_reach_after_every_pause_lacks_keepalives() {
+    let mut story = Story::connected();
+    for round in 1..3 {
+        let start = round * 300_000;
+        let seen = story.data(start, Inbound, 9, round, 96);
+        story.tracker.passage(&seen, Passage::Undelivered);
+        story.data(start + 60_000, Outbound, 1, round, 96);
+        story.data(start + 60_050, Inbound, 9, 10 + round, 96);
+        let expected = if round == 2 { vec![(Code::WgNoKeepalive, Confidence::Medium)] } else { vec![] };
+        assert_eq!(story.codes(start + 61_000), expected);
+    }
 }
 
 #[test]
@@ -256,6 +286,9 @@ fn a_mapping_that_the_router_forgot_is_the_routers_or_the_devices_by_how_soon() 
         for millis in [0, 5_000, 10_000] {
             let seen = story.data(silence + millis, Inbound, 9, 1 + millis / 5_000, 96);
             story.tracker.passage(&seen, Passage::Undelivered);
+            if millis < 10_000 {
+                assert_eq!(story.codes(silence + millis + 100), []);
+            }
         }
         assert_eq!(story.codes(silence + 11_000), [(code, Confidence::High)]);
         // The device speaks: the way is open again, and once is no pattern.

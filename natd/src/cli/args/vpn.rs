@@ -99,7 +99,7 @@ Says what natd saw of VPNs now and in the last minutes, or what a capture shows.
 there is listed at the end and is not said to be well.
 
 Exit codes: 0 the VPNs work, 1 a problem was found, 2 usage, 4 natd is not running, 5 no permission, 6 no VPN
-was seen.
+was seen, or none that is far enough to say.
 
 Examples:
   natd diagnose --device 192.168.1.10
@@ -119,8 +119,8 @@ pub(super) const PROBE: Subcommand = Subcommand {
 Sends a few packets of each kind of VPN, to this server only: IPsec, PPTP, L2TP, OpenVPN, TLS. No login is
 tried. Needs to be run as root, on the router or on a device behind it.
 
-Exit codes: 0 all that was asked got through, 1 a problem was found, 2 usage, 5 no permission, 6 nothing
-answered that could tell.
+Exit codes: 0 no problem was found, 1 a problem was found or the server has no address, 2 usage,
+5 no permission.
 
 Examples:
   natd probe vpn.example.com

@@ -50,6 +50,8 @@ fn session(device: &str, vpn: &str, attempt: u32, phase: &str) -> SessionRow {
         attempt,
         phase: phase.into(),
         duration_secs: 7440,
+        packets_out: 20,
+        packets_in: 1000,
         bytes_out: 4096,
         bytes_in: 1_300_000,
         ..SessionRow::default()
@@ -105,11 +107,11 @@ fn a_person_reads_the_sentence_first_then_whom_to_ask_then_what_shows_it() {
   Windows     may show error 809
   how often   2 attempts
   seen        12:59:51 to 12:59:59  sent to UDP 500, no answer  [4 packets, 17 to 31]
-              2026-11-21 13:00:00  the answer of a stranger?[2J  [packet 3]
-              the WAN is up
+              2026-11-21 13:00:00   the answer of a stranger?[2J  [packet 3]
+                                    the WAN is up
 
-192.168.1.12 → 198.51.100.10 (IPsec NAT-T): works (data), 2h04m, 4.0 KiB sent, 1.2 MiB received
-192.168.1.12 → 198.51.100.10 (PPTP): over: closed by the device, 2h04m, 4.0 KiB sent, 1.2 MiB received
+192.168.1.12 → 198.51.100.10 (IPsec NAT-T): works (data) for 2h04m, 4.0 KiB sent, 1.2 MiB received
+192.168.1.12 → 198.51.100.10 (PPTP): over (closed by the device) after 2h04m, 4.0 KiB sent, 1.2 MiB received
 
 Earlier, and over by now:
   192.168.1.12 → 198.51.100.10 (IKE): The first messages of the VPN go out, but nothing
@@ -138,9 +140,9 @@ fn a_later_attempt_that_works_is_shown_to_work() {
     };
     let text = shown(&report);
     let works =
-        "192.168.1.11 → 198.51.100.10 (IPsec NAT-T): works (data), 2h04m, 4.0 KiB sent, 1.2 MiB received";
+        "192.168.1.11 → 198.51.100.10 (IPsec NAT-T): works (data) for 2h04m, 4.0 KiB sent, 1.2 MiB received";
     assert_eq!(text.lines().next(), Some(works));
-    assert!(!text.contains("over,") && !text.contains("to blame"), "{text}");
+    assert!(!text.contains("over after") && !text.contains("to blame"), "{text}");
     assert_eq!(report.judge(), Verdict::Healthy);
 }
 
@@ -150,6 +152,23 @@ fn nothing_seen_is_said_so() {
     let expected = "No VPN was seen in 5 packets. Let the device connect, and look again.\n";
     assert_eq!(shown(&report), expected);
     assert_eq!(report.judge(), Verdict::NothingSeen);
+}
+
+#[test]
+fn a_session_that_is_being_set_up_is_not_called_healthy_yet() {
+    let mut report = DiagnosisReport {
+        sessions: vec![session("192.168.1.11", "IKE", 1, "handshake")],
+        ..DiagnosisReport::default()
+    };
+    assert_eq!(report.judge(), Verdict::NothingSeen);
+    let text = shown(&report);
+    assert!(text.starts_with("192.168.1.11 → 198.51.100.10 (IKE): is being set up, 2h04m,"), "{text}");
+    // Nor is one of which only one side was heard.
+    report.sessions = vec![SessionRow { packets_in: 0, ..session("192.168.1.12", "IKE", 1, "data") }];
+    assert_eq!(report.judge(), Verdict::NothingSeen);
+    assert!(shown(&report).contains(" (IKE): seen one way only, 2h04m,"));
+    report.sessions.push(session("192.168.1.12", "IKE", 1, "established"));
+    assert_eq!(report.judge(), Verdict::Healthy);
 }
 
 #[test]

@@ -106,30 +106,24 @@ impl Clock<'_> {
         if times > 1 {
             writeln!(out, "  how often   {times} attempts")?;
         }
+        let times: Vec<String> = finding.evidence.iter().map(|evidence| self.times(evidence)).collect();
+        let widest = times.iter().map(String::len).max().unwrap_or(0);
         let mut heading = "  seen        ";
-        for evidence in &finding.evidence {
-            writeln!(out, "{heading}{}", self.evidence(evidence))?;
+        for (evidence, times) in finding.evidence.iter().zip(&times) {
+            let gap = if widest == 0 { 0 } else { widest + 2 };
+            writeln!(out, "{heading}{times:gap$}{}", shown(evidence))?;
             heading = INDENT;
         }
         writeln!(out)
     }
 
-    fn evidence(&self, evidence: &EvidenceRow) -> String {
-        let mut text = String::new();
-        let (Some(first), Some(last)) = (evidence.first, evidence.last) else {
-            return clean(&evidence.what);
-        };
-        text.push_str(&self.time(first));
-        if self.time(last) != self.time(first) {
-            text = text + " to " + &self.time(last);
+    /// From when to when it was seen.
+    fn times(&self, evidence: &EvidenceRow) -> String {
+        let (Some(first), Some(last)) = (evidence.first, evidence.last) else { return String::new() };
+        match (self.time(first), self.time(last)) {
+            (first, last) if first == last => first,
+            (first, last) => first + " to " + &last,
         }
-        text = text + "  " + &clean(&evidence.what);
-        // Writing to a String does not fail, here and below.
-        let _ = match (evidence.count, first.packet, last.packet) {
-            (0 | 1, number, _) => write!(text, "  [packet {number}]"),
-            (n, first, last) => write!(text, "  [{} packets, {first} to {last}]", count(n)),
-        };
-        text
     }
 
     fn list<'f>(
@@ -170,16 +164,29 @@ impl Clock<'_> {
     }
 }
 
+/// What was seen, and in which packets.
+fn shown(evidence: &EvidenceRow) -> String {
+    let mut text = clean(&evidence.what);
+    let (Some(first), Some(last)) = (evidence.first, evidence.last) else { return text };
+    // Writing to a String does not fail, here and below.
+    let _ = match (evidence.count, first.packet, last.packet) {
+        (0 | 1, number, _) => write!(text, "  [packet {number}]"),
+        (n, first, last) => write!(text, "  [{} packets, {first} to {last}]", count(n)),
+    };
+    text
+}
+
 /// Sessions that nothing is wrong with, a line each.
 fn sessions(report: &DiagnosisReport, out: &mut dyn Write) -> io::Result<()> {
     let fine: Vec<&SessionRow> = report.sessions.iter().filter(|session| is_fine(session, report)).collect();
     for session in fine.iter().take(MOST) {
         let SessionRow { device, server, vpn, phase, .. } = session;
         let how = match (phase.as_str(), session.reason.as_deref()) {
-            ("closed", Some(reason)) => ["over: ", reason, ","].concat(),
-            ("closed", None) => "over,".into(),
+            ("closed", Some(reason)) => ["over (", reason, ") after"].concat(),
+            ("closed", None) => "over after".into(),
             ("handshake", _) => "is being set up,".into(),
-            (phase, _) => ["works (", phase, "),"].concat(),
+            (phase, _) if session.came_about() => ["works (", phase, ") for"].concat(),
+            (..) => "seen one way only,".into(),
         };
         let (age, sent, received) =
             (span(session.duration_secs), bytes(session.bytes_out), bytes(session.bytes_in));

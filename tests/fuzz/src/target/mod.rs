@@ -6,6 +6,7 @@
 )]
 
 pub(crate) mod engine;
+pub(crate) mod frame;
 pub(crate) mod gre_keyed;
 pub(crate) mod household;
 pub(crate) mod ike;

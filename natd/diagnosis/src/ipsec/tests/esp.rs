@@ -73,6 +73,17 @@ fn esp_that_comes_back_and_finds_nobody() {
 }
 
 #[test]
+fn late_esp_of_a_session_that_is_known_is_not_misrouted() {
+    let mut line = agreed();
+    line.raw(500, Inbound, 0xc1, 1, 140);
+    send(&mut line, 12);
+    let stray = line.peers.packet(3000, Inbound, 50, &esp(0xc1, 2, 100)).trace();
+    let server = [198, 51, 100, 10].into();
+    line.router.strays.push(Stray { server, trace: stray, count: 4, first: at(2000) });
+    assert_eq!(line.codes(12_500), []);
+}
+
+#[test]
 fn esp_that_the_device_does_not_answer() {
     let mut line = agreed();
     for seq in 1..=40 {

@@ -38,6 +38,30 @@ fn attempts_with_new_spis_count_together() {
 }
 
 #[test]
+fn attempts_far_apart_are_told_of_one_by_one() {
+    let mut line = Line::new();
+    for begin in [0, 600_000] {
+        for millis in [0, 2000, 6000, 13_000] {
+            line.ike(begin + millis, Outbound, 500, &sa_init(begin + 1, &[]));
+        }
+    }
+    assert_eq!(line.codes(620_000), [(Code::Ike500NoReply, High); 2]);
+}
+
+#[test]
+fn a_server_that_falls_silent_amid_the_login() {
+    let mut line = Line::new();
+    line.init(0, 1);
+    line.ike(100, Outbound, 4500, &sealed(V2, 35, 1, REQUEST, 1, 90));
+    line.ike(130, Inbound, 4500, &sealed(V2, 35, 1, RESPONSE, 1, 1200));
+    for millis in [200, 2200, 6200, 13_200] {
+        line.ike(millis, Outbound, 4500, &sealed(V2, 35, 1, REQUEST, 2, 90));
+    }
+    assert_eq!(line.codes(14_000), [(Code::IkeAuthRejected, Low)]);
+    assert_eq!(line.owner(14_000), [Party::Server, Party::User]);
+}
+
+#[test]
 fn a_slow_answer_and_one_repetition_are_healthy() {
     let mut line = Line::new();
     line.ike(0, Outbound, 500, &sa_init(1, &[]));

@@ -76,6 +76,8 @@ fn a_closed_session_says_who_closed_it() {
     line.ike(9030, Inbound, 4500, &sealed(V2, 37, 1, RESPONSE, 3, 57));
     assert_eq!(line.phases(20_000), [(Phase::Closed, "closed by the device")]);
     assert_eq!(line.codes(20_000), []);
+    line.udp(21_000, Outbound, 4500, &[0xff]);
+    assert_eq!(line.phases(30_000), [(Phase::Data, "")], "it was something else");
 }
 
 #[test]
@@ -221,9 +223,11 @@ fn sessions_that_are_let_begin_and_then_silenced() {
         for millis in [5000, 7000, 11_000, 18_000] {
             line.ike(begin + millis, Outbound, 4500, &request);
         }
+        if round == 0 {
+            assert_eq!(line.codes(20_000), [(Code::DpdDead, High)], "once is chance");
+        }
     }
-    let found = line.codes(90_000);
-    assert_eq!(found, [(Code::DpiUdpBlackhole, Low), (Code::DpiUdpBlackhole, Medium)]);
+    assert_eq!(line.codes(90_000), [(Code::DpiUdpBlackhole, Medium); 2]);
 }
 
 #[test]
@@ -233,4 +237,122 @@ fn errors_of_routers_about_a_session_that_fell_silent() {
     dpd(&mut line, 100_000, 2, false);
     line.icmp(106_020, [203, 0, 113, 1], IcmpKind::HostUnreachable, 17, 4500);
     assert_eq!(line.codes(114_000), [(Code::ServerPath, High)]);
+}
+
+#[test]
+fn what_is_not_shown_live_is_no_silence() {
+    let mut line = Line::new();
+    line.up(0, 1);
+    for seq in 6..64 {
+        line.esp(u64::from(seq) * 500, Outbound, 0xd1, seq, 140);
+        line.esp(u64::from(seq) * 500 + 30, Inbound, 0xc1, seq, 140);
+    }
+    // From here on every 64th is shown, and of a slow stream none for long.
+    for round in 1..=4 {
+        line.esp(u64::from(round) * 60_000, Outbound, 0xd1, round * 64, 140);
+        assert_eq!(line.codes(u64::from(round) * 60_000 + 1000), []);
+    }
+    for round in 5..=9 {
+        line.esp(u64::from(round) * 60_000, Outbound, 0xd1, round * 64, 140);
+    }
+    assert_eq!(line.codes(600_000), [(Code::DpdDead, Low)], "by now some must have been shown");
+}
+
+#[test]
+fn a_session_without_traffic_dies_too() {
+    let mut line = Line::new();
+    line.init(0, 1);
+    line.ike(60, Outbound, 4500, &sealed(V2, 35, 1, REQUEST, 1, 300));
+    line.ike(90, Inbound, 4500, &sealed(V2, 35, 1, RESPONSE, 1, 250));
+    dpd(&mut line, 30_000, 2, true);
+    dpd(&mut line, 60_000, 3, false);
+    assert_eq!(line.codes(74_000), [(Code::DpdDead, High)]);
+}
+
+#[test]
+fn a_device_that_breaks_off_the_login() {
+    let mut line = Line::new();
+    line.init(0, 1);
+    line.ike(60, Outbound, 4500, &sealed(V2, 35, 1, REQUEST, 1, 300));
+    line.ike(90, Inbound, 4500, &sealed(V2, 35, 1, RESPONSE, 1, 1250));
+    line.ike(120, Outbound, 4500, &sealed(V2, 37, 1, REQUEST, 2, 80));
+    line.ike(150, Inbound, 4500, &sealed(V2, 37, 1, RESPONSE, 2, 80));
+    assert_eq!(line.codes(20_000), [], "it may have been closed by hand");
+    line.init(20_000, 2);
+    assert_eq!(line.codes(20_100), [(Code::IkeAuthRejected, Medium)]);
+    assert_eq!(line.owner(20_100), [Party::Server, Party::Device]);
+}
+
+#[test]
+fn rekeys_of_version_1_are_healthy() {
+    let mut line = Line::new();
+    line.main_mode(0, 1, &[]);
+    line.quick_mode(100, 1, 8);
+    for seq in 1..=5 {
+        line.esp(1000 * u64::from(seq), Outbound, 0xd1, seq, 140);
+        line.esp(1000 * u64::from(seq) + 20, Inbound, 0xc1, seq, 140);
+    }
+    // Two more SAs for ESP by the device, then one by the server, then a new Main Mode and a deletion.
+    line.quick_mode(6000, 1, 9);
+    line.quick_mode(6200, 1, 10);
+    line.ike(2_000_000, Inbound, 4500, &sealed(V1, 32, 1, 1, 11, 300));
+    line.ike(2_000_020, Outbound, 4500, &sealed(V1, 32, 1, 1, 11, 301));
+    line.ike(2_000_040, Inbound, 4500, &sealed(V1, 32, 1, 1, 11, 60));
+    line.esp(2_000_100, Outbound, 0xd2, 1, 140);
+    line.esp(2_000_120, Inbound, 0xc2, 1, 140);
+    line.main_mode(3_000_000, 2, &[]);
+    line.quick_mode(3_000_100, 2, 12);
+    line.ike(3_000_200, Outbound, 4500, &sealed(V1, 5, 1, 1, 13, 92));
+    line.esp(3_000_300, Outbound, 0xd3, 1, 140);
+    line.esp(3_000_320, Inbound, 0xc3, 1, 140);
+    assert_eq!(line.codes(3_100_000), []);
+    assert_eq!(line.phases(3_010_000), [(Phase::Closed, "replaced by a new one"), (Phase::Data, "")]);
+}
+
+#[test]
+fn a_new_ike_sa_beside_the_old_one_is_healthy() {
+    let mut line = Line::new();
+    line.up(0, 1);
+    line.up(1_000_000, 2);
+    line.ike(1_001_000, Outbound, 4500, &sealed(V2, 37, 1, REQUEST, 2, 80));
+    line.ike(1_001_030, Inbound, 4500, &sealed(V2, 37, 1, RESPONSE, 2, 80));
+    assert_eq!(line.codes(1_100_000), []);
+}
+
+#[test]
+fn a_login_that_is_repeated_once_is_healthy() {
+    let mut line = Line::new();
+    line.init(0, 1);
+    line.ike(60, Outbound, 4500, &sealed(V2, 35, 1, REQUEST, 1, 300));
+    line.ike(4060, Outbound, 4500, &sealed(V2, 35, 1, REQUEST, 1, 300));
+    line.ike(4090, Inbound, 4500, &sealed(V2, 35, 1, RESPONSE, 1, 250));
+    assert_eq!(line.codes(60_000), []);
+}
+
+#[test]
+fn a_new_wan_address_shows_in_what_leaves_the_router() {
+    let mut line = Line::new();
+    line.up(0, 1);
+    line.left(600, 4500, [203, 0, 113, 5], 4500);
+    let request = sealed(V2, 37, 1, REQUEST, 2, 80);
+    for millis in [10_000, 12_000, 16_000, 23_000] {
+        line.ike(millis, Outbound, 4500, &request);
+        line.left(millis, 4500, [203, 0, 113, 77], 4500);
+    }
+    assert_eq!(line.codes(39_000), []);
+    assert_eq!(line.codes(41_000), [(Code::WanAddrChanged, High)]);
+}
+
+#[test]
+fn a_rekey_long_over_is_not_what_killed() {
+    let mut line = Line::new();
+    line.up(0, 1);
+    line.ike(100_000, Outbound, 4500, &sealed(V2, 36, 1, REQUEST, 2, 300));
+    line.ike(100_030, Inbound, 4500, &sealed(V2, 36, 1, RESPONSE, 2, 280));
+    for seq in 1..=20 {
+        line.esp(100_000 + 1000 * u64::from(seq), Outbound, 0xd2, seq, 140);
+        line.esp(100_020 + 1000 * u64::from(seq), Inbound, 0xc2, seq, 140);
+    }
+    dpd(&mut line, 125_000, 3, false);
+    assert_eq!(line.codes(139_000), [(Code::DpdDead, High)]);
 }

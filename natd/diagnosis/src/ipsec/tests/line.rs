@@ -100,6 +100,22 @@ fn inbound_packets_for_a_mapping_that_is_gone() {
     assert_eq!(line.codes(150_000), [], "the device woke up, and it goes on");
 }
 
+#[test]
+fn inbound_packets_that_the_router_keeps_after_a_long_silence() {
+    let lost = |millis: u64| {
+        let mut line = Line::new();
+        line.up(0, 1);
+        for round in 0..3 {
+            let datagram = Peers::udp(4500, 4500, &esp(0xc1, 9, 100));
+            let trace = line.peers.packet(millis + round * 1000, Inbound, 17, &datagram).trace();
+            line.pair.passage(&trace, Passage::Undelivered);
+        }
+        line.codes(millis + 3000)
+    };
+    assert_eq!(lost(70_000), [(Code::NatIdleTimeout, Medium)]);
+    assert_eq!(lost(20_000), [], "no mapping is gone that soon");
+}
+
 /// Silences in which the server's packets are lost, until the device sends something.
 fn lulls(rounds: u32, keepalives: bool) -> Line {
     let mut line = Line::new();
@@ -121,6 +137,18 @@ fn mappings_beyond_the_router_that_time_out() {
     assert_eq!(lulls(2, true).codes(400_000), [(Code::NatUpstreamTimeout, Medium)]);
     assert_eq!(lulls(3, true).codes(400_000), [(Code::NatUpstreamTimeout, High)]);
     assert_eq!(lulls(2, false).codes(400_000), [(Code::NatKeepaliveMissing, Medium)]);
+}
+
+#[test]
+fn packets_lost_in_a_silence_that_the_server_ends_are_not_the_mappings_fault() {
+    let mut line = Line::new();
+    line.up(0, 1);
+    for round in 1..=3_u32 {
+        line.esp(u64::from(round) * 90_000, Inbound, 0xc1, 60 + round * 200, 140);
+    }
+    let found = line.codes(400_000);
+    let blamed = |code| found.iter().any(|(found, _)| *found == code);
+    assert!(!blamed(Code::NatUpstreamTimeout) && !blamed(Code::NatKeepaliveMissing), "{found:?}");
 }
 
 #[test]

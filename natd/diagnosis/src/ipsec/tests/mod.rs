@@ -5,6 +5,7 @@ mod esp;
 mod handshake;
 mod life;
 mod line;
+mod several;
 
 use nat_core::flow::Direction::{self, Inbound, Outbound};
 use passthrough::view::Phase;
@@ -50,6 +51,14 @@ impl Line {
             router: Router::default(),
             point: Point::Lan,
         }
+    }
+
+    /// Another device of the household.
+    fn other() -> Self {
+        let mut line = Self::new();
+        line.peers.device = [192, 168, 1, 12].into();
+        line.pair = Pair::new(line.peers.device, line.peers.server, at(0));
+        line
     }
 
     /// A UDP datagram; ports are those of the server, and the device has the same.
@@ -110,6 +119,15 @@ impl Line {
     }
 
     fn findings(&self, millis: u64) -> Vec<Finding> {
+        self.findings_among(millis, &[])
+    }
+
+    fn codes_among(&self, millis: u64, others: &[&Self]) -> Vec<(Code, Confidence)> {
+        let findings = self.findings_among(millis, others);
+        findings.iter().map(|finding| (finding.code, finding.confidence)).collect()
+    }
+
+    fn findings_among(&self, millis: u64, others: &[&Self]) -> Vec<Finding> {
         let vantage = self.household.settings().vantage;
         let context = Context {
             now: at(millis),
@@ -119,7 +137,10 @@ impl Line {
             vantage: &vantage,
         };
         let mut findings = Findings::default();
-        self.pair.findings(&context, &mut findings);
+        let others = others.iter().map(|line| &line.pair).collect();
+        if let Some(tracker) = &self.pair.ipsec {
+            tracker.among(&super::Scene { context: &context, others }, &mut findings);
+        }
         findings.list
     }
 

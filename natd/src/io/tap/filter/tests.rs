@@ -42,7 +42,7 @@ fn v6_fragment(protocol: u8, payload: &[u8], offset: u16, more: bool) -> Frame {
 
 fn v4_fragment(protocol: u8, payload: &[u8], offset: u16, more: bool) -> Frame {
     let mut frame = v4(protocol, payload);
-    let field = (offset / 8 | if more { 0x2000 } else { 0 }).to_be_bytes();
+    let field = ((offset / 8) | if more { 0x2000 } else { 0 }).to_be_bytes();
     frame.bytes[6..8].copy_from_slice(&field);
     frame
 }
@@ -429,7 +429,7 @@ fn cut_and_mutilated_packets_end_the_filter() {
             let mut frame = sample.clone();
             for _ in 0..3 {
                 let at = random() as usize % frame.bytes.len();
-                frame.bytes[at] = (random() >> 8) as u8;
+                frame.bytes[at] = random().to_be_bytes()[1];
             }
             let (answer, _) = run(&program, &frame);
             assert!([0, HEAD, PART, WHOLE, FRAGMENT].contains(&answer));

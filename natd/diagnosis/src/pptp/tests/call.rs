@@ -1,204 +1,6 @@
-//! PPTP as it goes right, and each way in which it goes wrong.
-
-use std::net::IpAddr;
-
-use nat_core::flow::Direction::{self, Inbound, Outbound};
-use passthrough::view::Phase;
+//! Calls and what is in them.
 
 use super::*;
-use crate::code::{Code, Party};
-use crate::finding::{Confidence, Finding};
-use crate::observation::{IcmpKind, Peers, at};
-use crate::router::{Refusal, Stray};
-use crate::tally::scene::Scene;
-
-const SYN: u8 = 2;
-const SYN_ACK: u8 = 18;
-const ACK: u8 = 16;
-const FIN: u8 = 17;
-const RST: u8 = 4;
-const LCP_REQUEST: &[u8] = &[0xff, 3, 0xc0, 0x21, 1, 1, 0, 4];
-const LCP_ACK: &[u8] = &[0xff, 3, 0xc0, 0x21, 2, 1, 0, 4];
-const LCP_TERMINATE: &[u8] = &[0xc0, 0x21, 5, 2, 0, 4];
-const CHAP_CHALLENGE: &[u8] = &[0xc2, 0x23, 1, 1, 0, 4];
-const CHAP_RESPONSE: &[u8] = &[0xc2, 0x23, 2, 1, 0, 4];
-const CHAP_SUCCESS: &[u8] = &[0xc2, 0x23, 3, 1, 0, 4];
-const CHAP_FAILURE: &[u8] = b"\xc2\x23\x04\x01\0\x10E=691 R=0";
-const CCP_REQUEST: &[u8] = &[0x80, 0xfd, 1, 1, 0, 4];
-const IPCP_ACK: &[u8] = &[0x80, 0x21, 2, 1, 0, 4];
-const PACKET: &[u8] = &[0x00, 0xfd, 0x90, 0, 1, 2, 3, 4];
-
-/// A device's dialogue with a server.
-struct Dialogue {
-    tracker: Tracker,
-    scene: Scene,
-    peers: Peers,
-    port: u16,
-    /// The next sequence number of each side.
-    next: [u32; 2],
-    ttl: u8,
-    sequence: u32,
-}
-
-impl Default for Dialogue {
-    fn default() -> Self {
-        Self {
-            tracker: Tracker::default(),
-            scene: Scene::default(),
-            peers: Peers::default(),
-            port: 40_000,
-            next: [1000, 5000],
-            ttl: 57,
-            sequence: 0,
-        }
-    }
-}
-
-impl Dialogue {
-    fn raw(&mut self, millis: u64, direction: Direction, numbers: [u32; 2], flags: u8, payload: &[u8]) {
-        let ports = if direction == Outbound { (self.port, 1723) } else { (1723, self.port) };
-        let bytes = Peers::tcp(ports.0, ports.1, numbers[0], numbers[1], flags, payload);
-        let mut seen = self.peers.packet(millis, direction, 6, &bytes);
-        seen.ttl = if direction == Inbound { self.ttl } else { 64 };
-        self.tracker.observe(&seen);
-    }
-
-    fn tcp(&mut self, millis: u64, direction: Direction, flags: u8, payload: &[u8]) {
-        let side = usize::from(direction == Inbound);
-        let numbers = [self.next[side], self.next[1 - side]];
-        self.raw(millis, direction, numbers, flags, payload);
-        let length = u32::try_from(payload.len()).unwrap() + u32::from(flags & 3 != 0);
-        self.next[side] = self.next[side].wrapping_add(length);
-    }
-
-    fn gre(&mut self, millis: u64, direction: Direction, id: u16, frame: &[u8]) {
-        self.sequence += 1;
-        let length = u16::try_from(frame.len()).unwrap();
-        let mut bytes = [&[0x30, 1, 0x88, 0x0b][..], &length.to_be_bytes(), &id.to_be_bytes()].concat();
-        bytes.extend(self.sequence.to_be_bytes());
-        bytes.extend(frame);
-        self.tracker.observe(&self.peers.packet(millis, direction, 47, &bytes));
-    }
-
-    /// The device's, and the server's: Call IDs 0 and 7.
-    fn both(&mut self, millis: u64, frame: &[u8]) {
-        self.gre(millis, Outbound, 7, frame);
-        self.gre(millis + 20, Inbound, 0, frame);
-    }
-
-    /// Connected at 20 ms.
-    fn connect(mut self) -> Self {
-        self.tcp(0, Outbound, SYN, &[]);
-        self.tcp(20, Inbound, SYN_ACK, &[]);
-        self.tcp(21, Outbound, ACK, &[]);
-        self
-    }
-
-    /// SCCRP at 60 ms.
-    fn start(mut self, result: u8) -> Self {
-        self = self.connect();
-        self.tcp(30, Outbound, ACK, &message(1, 0, 0, 0));
-        self.tcp(60, Inbound, ACK, &message(2, 0, 0, result));
-        self
-    }
-
-    /// OCRP at 1,100 ms: clients sleep a second before the call.
-    fn dial(mut self, result: u8) -> Self {
-        self = self.start(1);
-        self.tcp(1060, Outbound, ACK, &message(7, 0, 0, 0));
-        self.tcp(1100, Inbound, ACK, &message(8, 7, 0, result));
-        self
-    }
-
-    /// LCP open at 1.3 s.
-    fn link(mut self) -> Self {
-        self = self.dial(1);
-        self.both(1200, LCP_REQUEST);
-        self.both(1250, LCP_ACK);
-        self
-    }
-
-    /// Logged in and with data at 2 s.
-    fn work(mut self) -> Self {
-        self = self.link();
-        self.gre(1400, Inbound, 0, CHAP_CHALLENGE);
-        self.gre(1420, Outbound, 7, CHAP_RESPONSE);
-        self.gre(1500, Inbound, 0, CHAP_SUCCESS);
-        self.both(1600, CCP_REQUEST);
-        self.both(1700, IPCP_ACK);
-        self.both(2000, PACKET);
-        self
-    }
-
-    fn asked(&self, millis: u64, others: &[&Tracker]) -> Vec<Finding> {
-        let mut findings = Findings::default();
-        self.tracker.judge(&self.scene.at(millis), others, &mut findings);
-        findings.list
-    }
-
-    fn codes(&self, millis: u64) -> Vec<(Code, Confidence)> {
-        self.asked(millis, &[]).iter().map(|finding| (finding.code, finding.confidence)).collect()
-    }
-
-    fn session(&self, millis: u64) -> (Phase, &'static str) {
-        let mut sessions = Vec::new();
-        self.tracker.sessions(at(millis), &mut sessions);
-        sessions.last().map(|session| (session.phase, session.reason)).unwrap()
-    }
-
-    fn icmp(&mut self, millis: u64, from: impl Into<IpAddr>, kind: IcmpKind, protocol: u8) {
-        let ports = if protocol == 6 { (self.port, 1723) } else { (0, 0) };
-        let mark = Mark { at: at(millis), number: millis };
-        self.tracker.error(&IcmpReport {
-            mark,
-            from: from.into(),
-            about_outbound: true,
-            kind,
-            protocol,
-            device_port: ports.0,
-            server_port: ports.1,
-            id: 0,
-        });
-    }
-
-    fn refused(mut self, protocol: u8, reason: &'static str) -> Self {
-        self.scene.vantage.router = true;
-        self.scene.router.refusals.push(Refusal {
-            device: Some(self.peers.device),
-            server: Some(self.peers.server),
-            protocol,
-            port: if protocol == 6 { 1723 } else { 0 },
-            reason,
-            count: 1,
-            first: at(0),
-            last: at(2000),
-        });
-        self
-    }
-}
-
-/// A control message (RFC 2637 section 2): its first two Call IDs and its result.
-fn message(kind: u16, first: u16, second: u16, result: u8) -> Vec<u8> {
-    let length: u16 = match kind {
-        1 | 2 => 156,
-        7 => 168,
-        8 => 32,
-        13 => 148,
-        _ => 16,
-    };
-    let mut bytes = [&length.to_be_bytes()[..], &[0, 1, 0x1a, 0x2b, 0x3c, 0x4d]].concat();
-    bytes.extend([kind, 0, first].map(u16::to_be_bytes).concat());
-    bytes.extend(if kind == 2 { [result, 0] } else { second.to_be_bytes() });
-    bytes.push(result);
-    bytes.resize(usize::from(length), 0);
-    bytes
-}
-
-const HIGH: Confidence = Confidence::High;
-const MEDIUM: Confidence = Confidence::Medium;
-const LOW: Confidence = Confidence::Low;
-const LATE: u64 = 120_000;
-const ROUTER: [u8; 4] = [203, 0, 113, 9];
 
 #[test]
 fn a_healthy_call_has_no_finding_at_any_time() {
@@ -221,192 +23,6 @@ fn a_call_that_the_device_clears_has_ended_well() {
     dialogue.tcp(60_050, Outbound, FIN, &[]);
     assert_eq!(dialogue.codes(LATE), []);
     assert_eq!(dialogue.session(LATE), (Phase::Closed, "closed by the device"));
-}
-
-#[test]
-fn a_syn_that_is_repeated_and_then_answered_is_nothing() {
-    let mut dialogue = Dialogue::default();
-    let first = dialogue.next;
-    for millis in [0, 1000, 3000] {
-        dialogue.next = first;
-        dialogue.tcp(millis, Outbound, SYN, &[]);
-    }
-    dialogue.tcp(3020, Inbound, SYN_ACK, &[]);
-    assert_eq!(dialogue.codes(3_100), []);
-    assert_eq!(dialogue.session(3_100), (Phase::Handshake, ""));
-}
-
-#[test]
-fn a_port_scan_is_nothing() {
-    let mut dialogue = Dialogue::default();
-    dialogue.tcp(0, Outbound, SYN, &[]);
-    dialogue.tcp(20, Inbound, SYN_ACK, &[]);
-    dialogue.tcp(21, Outbound, RST, &[]);
-    assert_eq!(dialogue.codes(LATE), []);
-}
-
-#[test]
-fn a_syn_without_any_answer_is_told_after_three() {
-    let mut dialogue = Dialogue::default();
-    let first = dialogue.next;
-    for millis in [0, 1000, 3000, 7000] {
-        assert_eq!(dialogue.codes(millis), [], "{millis}");
-        dialogue.next = first;
-        dialogue.tcp(millis, Outbound, SYN, &[]);
-        if millis == 3000 {
-            assert_eq!(dialogue.codes(3001), [(Code::PptpNoReply, MEDIUM)]);
-            dialogue.tracker = Dialogue::default().tracker;
-        }
-    }
-    let mut dialogue = Dialogue::default();
-    for millis in [0, 1000, 3000, 7000] {
-        dialogue.next = first;
-        dialogue.tcp(millis, Outbound, SYN, &[]);
-    }
-    assert_eq!(dialogue.codes(11_000), [(Code::PptpNoReply, HIGH)]);
-    assert_eq!(dialogue.session(LATE), (Phase::Closed, "no answer"));
-}
-
-#[test]
-fn a_reset_in_answer_to_the_syn_is_the_server_s() {
-    let mut dialogue = Dialogue::default();
-    dialogue.tcp(0, Outbound, SYN, &[]);
-    dialogue.tcp(20, Inbound, RST | ACK, &[]);
-    assert_eq!(dialogue.codes(100), [(Code::PptpRefused, HIGH)]);
-    assert_eq!(dialogue.session(100), (Phase::Closed, "refused by the server"));
-}
-
-#[test]
-fn a_reset_while_natd_has_pptp_off_is_natd_s() {
-    for (protocol, reason) in [(6, "pptp-off"), (47, "pptp-off"), (6, "vpn-not-allowed")] {
-        let mut dialogue = Dialogue::default().refused(protocol, reason);
-        dialogue.tcp(0, Outbound, SYN, &[]);
-        dialogue.tcp(1, Inbound, RST | ACK, &[]);
-        let [ref finding] = dialogue.asked(100, &[])[..] else { panic!("not one finding") };
-        assert_eq!((finding.code, finding.owner), (Code::PptpGrePassOff, &[Party::Router][..]), "{reason}");
-    }
-    let mut dialogue = Dialogue::default();
-    dialogue.scene.router.pptp = Some(false);
-    dialogue.tcp(0, Outbound, SYN, &[]);
-    dialogue.tcp(1, Inbound, RST | ACK, &[]);
-    assert_eq!(dialogue.codes(100), [(Code::PptpGrePassOff, HIGH)]);
-}
-
-#[test]
-fn a_second_device_while_natd_lets_only_one_is_a_clash() {
-    let mut dialogue = Dialogue::default().refused(6, "vpn-second-device");
-    dialogue.tcp(0, Outbound, SYN, &[]);
-    dialogue.tcp(1, Inbound, RST | ACK, &[]);
-    assert_eq!(dialogue.codes(100), [(Code::PptpCallIdClash, HIGH)]);
-}
-
-#[test]
-fn a_reset_with_another_ttl_than_the_syn_ack_is_injected() {
-    for (ttl, expected) in [(57, None), (59, None), (54, Some(MEDIUM)), (120, Some(MEDIUM))] {
-        let mut dialogue = Dialogue::default().connect();
-        dialogue.tcp(30, Outbound, ACK, &message(1, 0, 0, 0));
-        dialogue.ttl = ttl;
-        dialogue.tcp(40, Inbound, RST, &[]);
-        let injected =
-            dialogue.codes(1000).iter().find(|(code, _)| *code == Code::DpiRst).map(|&(_, sure)| sure);
-        assert_eq!(injected, expected, "{ttl}");
-    }
-}
-
-#[test]
-fn a_reset_of_the_home_router_s_own_is_not_injected() {
-    let mut dialogue = Dialogue::default().connect();
-    dialogue.ttl = 64;
-    dialogue.tcp(40, Inbound, RST, &[]);
-    assert_eq!(dialogue.codes(1000), []);
-}
-
-#[test]
-fn a_server_that_goes_on_behind_its_reset_did_not_send_it() {
-    let mut dialogue = Dialogue::default().connect();
-    dialogue.tcp(30, Outbound, ACK, &message(1, 0, 0, 0));
-    dialogue.tcp(40, Inbound, RST, &[]);
-    dialogue.tcp(60, Inbound, ACK, &message(2, 0, 0, 1));
-    assert_eq!(dialogue.codes(1000), [(Code::DpiRst, HIGH)]);
-
-    let mut dialogue = Dialogue::default();
-    dialogue.tcp(0, Outbound, SYN, &[]);
-    dialogue.raw(10, Inbound, [0, 1001], RST | ACK, &[]);
-    dialogue.tcp(20, Inbound, SYN_ACK, &[]);
-    assert_eq!(dialogue.codes(1000), [(Code::DpiRst, HIGH)]);
-}
-
-#[test]
-fn unreachable_from_the_server_is_the_server_s_and_from_a_router_the_way_s() {
-    let server = Peers::default().server;
-    for (from, kind, code) in [
-        (server, IcmpKind::HostUnreachable, Code::ServerDown),
-        (server, IcmpKind::PortUnreachable, Code::PptpRefused),
-        (ROUTER.into(), IcmpKind::NetUnreachable, Code::ServerPath),
-        (ROUTER.into(), IcmpKind::HostUnreachable, Code::ServerPath),
-        (ROUTER.into(), IcmpKind::HopLimit, Code::ServerPath),
-    ] {
-        let mut dialogue = Dialogue::default();
-        dialogue.tcp(0, Outbound, SYN, &[]);
-        dialogue.icmp(30, from, kind, 6);
-        let [(found, _)] = dialogue.codes(2000)[..] else { panic!("not one finding: {kind:?}") };
-        assert_eq!(found, code, "{kind:?} from {from}");
-        dialogue.tcp(1020, Inbound, SYN_ACK, &[]);
-        assert_eq!(dialogue.codes(2000), [], "answered in the end");
-    }
-}
-
-#[test]
-fn a_server_that_accepts_and_says_nothing_has_no_pptp() {
-    let mut dialogue = Dialogue::default().connect();
-    dialogue.tcp(30, Outbound, ACK, &message(1, 0, 0, 0));
-    dialogue.tcp(50, Inbound, ACK, &[]);
-    assert_eq!(dialogue.codes(9_000), []);
-    assert_eq!(dialogue.codes(11_000), [(Code::PptpNoSccrp, HIGH)]);
-    dialogue.tcp(12_000, Inbound, FIN, &[]);
-    assert_eq!(dialogue.codes(12_001), [(Code::PptpNoSccrp, HIGH)]);
-}
-
-#[test]
-fn a_request_that_is_never_acknowledged_blames_the_line_first() {
-    let mut dialogue = Dialogue::default().connect();
-    let first = dialogue.next;
-    for millis in [30, 300, 900, 2100, 4500] {
-        dialogue.next = first;
-        dialogue.tcp(millis, Outbound, ACK, &message(1, 0, 0, 0));
-    }
-    let [ref finding] = dialogue.asked(12_000, &[])[..] else { panic!("not one finding") };
-    assert_eq!((finding.code, finding.owner), (Code::PptpNoSccrp, &[Party::Line, Party::Server][..]));
-}
-
-#[test]
-fn something_else_on_the_port_is_no_pptp_server() {
-    let mut dialogue = Dialogue::default().connect();
-    dialogue.tcp(30, Outbound, ACK, &message(1, 0, 0, 0));
-    dialogue.tcp(50, Inbound, ACK, b"HTTP/1.1 400 Bad Request\r\n");
-    assert_eq!(dialogue.codes(100), [(Code::PptpNoSccrp, HIGH)]);
-}
-
-#[test]
-fn a_start_that_is_refused_says_why() {
-    for result in 2..=5 {
-        let mut dialogue = Dialogue::default().start(result);
-        assert_eq!(dialogue.codes(100), [(Code::PptpControlRefused, HIGH)]);
-        dialogue.tcp(90, Inbound, FIN, &[]);
-        assert_eq!(dialogue.session(100), (Phase::Closed, reason::start_words(result)));
-    }
-    assert_eq!(Dialogue::default().start(1).codes(LATE), [], "and then the device sleeps");
-}
-
-#[test]
-fn a_call_that_is_refused_or_not_answered_is_the_server_s() {
-    for result in 2..=7 {
-        assert_eq!(Dialogue::default().dial(result).codes(2000), [(Code::PptpCallRefused, HIGH)]);
-    }
-    let mut dialogue = Dialogue::default().start(1);
-    dialogue.tcp(1060, Outbound, ACK, &message(7, 0, 0, 0));
-    assert_eq!(dialogue.codes(5_000), []);
-    assert_eq!(dialogue.codes(12_000), [(Code::PptpCallRefused, MEDIUM)]);
 }
 
 #[test]
@@ -775,27 +391,6 @@ fn a_connection_that_the_server_uses_again_is_judged_by_its_last_call() {
 }
 
 #[test]
-fn messages_split_and_merged_are_read_alike() {
-    let mut dialogue = Dialogue::default().connect();
-    dialogue.tcp(30, Outbound, ACK, &message(1, 0, 0, 0));
-    let both = [message(2, 0, 0, 1), message(8, 7, 0, 4)].concat();
-    dialogue.tcp(31, Outbound, ACK, &message(7, 0, 0, 0));
-    for (index, part) in both.chunks(7).enumerate() {
-        dialogue.tcp(40 + u64::try_from(index).unwrap(), Inbound, ACK, part);
-    }
-    assert_eq!(dialogue.codes(2000), [(Code::PptpCallRefused, HIGH)]);
-}
-
-#[test]
-fn a_missing_segment_is_skipped() {
-    let mut dialogue = Dialogue::default().start(1);
-    dialogue.next[1] += 500;
-    dialogue.tcp(1060, Outbound, ACK, &message(7, 0, 0, 0));
-    dialogue.tcp(1100, Inbound, ACK, &message(8, 7, 0, 4));
-    assert_eq!(dialogue.codes(2000), [(Code::PptpCallRefused, HIGH)]);
-}
-
-#[test]
 fn a_connection_from_the_same_port_is_another_attempt() {
     let mut dialogue = Dialogue::default();
     dialogue.tcp(0, Outbound, SYN, &[]);
@@ -807,14 +402,6 @@ fn a_connection_from_the_same_port_is_another_attempt() {
         found.iter().map(|finding| (finding.attempt, finding.code)).collect::<Vec<_>>(),
         [(1, Code::PptpRefused)]
     );
-}
-
-#[test]
-fn a_server_at_home_is_not_judged() {
-    let mut dialogue = Dialogue::default();
-    let bytes = Peers::tcp(1723, 50_000, 0, 0, RST, &[]);
-    dialogue.tracker.observe(&dialogue.peers.packet(0, Outbound, 6, &bytes));
-    assert!(dialogue.tracker.connections.is_empty());
 }
 
 #[test]
@@ -846,4 +433,43 @@ fn noise_neither_panics_nor_grows() {
         }
     }
     assert!(dialogue.tracker.connections.len() <= CONNECTIONS);
+}
+
+#[test]
+fn a_goodbye_that_is_not_answered_is_no_forgotten_connection() {
+    let mut dialogue = Dialogue::default().work();
+    let first = dialogue.next;
+    for millis in [62_000, 62_500, 63_500, 65_500, 69_500] {
+        dialogue.next = first;
+        dialogue.tcp(millis, Outbound, ACK, &message(3, 0, 0, 0));
+        dialogue.gre(millis + 100, Inbound, 0, PACKET);
+    }
+    assert_eq!(dialogue.codes(LATE), []);
+}
+
+#[test]
+fn blocked_gre_beside_another_device_s_that_works_is_not_the_line_s() {
+    let first = Dialogue::default().work();
+    let mut second = Dialogue::default().start(1);
+    second.peers.device = [192, 168, 1, 12].into();
+    second.tcp(1060, Outbound, ACK, &message(7, 5, 0, 0));
+    second.tcp(1100, Inbound, ACK, &message(8, 8, 5, 1));
+    for round in 0..5 {
+        second.gre(1200 + round * 3000, Outbound, 8, LCP_REQUEST);
+    }
+    let found = second.asked(20_000, &[&first.tracker]);
+    let found: Vec<_> = found.iter().map(|finding| (finding.code, finding.owner)).collect();
+    assert_eq!(found, [(Code::PptpGreBlocked, &[Party::Router, Party::Server][..])]);
+}
+
+#[test]
+fn seen_from_the_wan_two_devices_have_one_address() {
+    let mut dialogue = Dialogue::default().work();
+    dialogue.scene.vantage.lan = false;
+    dialogue.port = 40_001;
+    dialogue.tcp(5000, Outbound, SYN, &[]);
+    dialogue.tcp(5020, Inbound, RST | ACK, &[]);
+    assert_eq!(dialogue.codes(6000), [(Code::PptpOnePerIp, MEDIUM)]);
+    dialogue.scene.vantage.lan = true;
+    assert_eq!(dialogue.codes(6000), [(Code::PptpRefused, HIGH)]);
 }
