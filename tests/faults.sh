@@ -16,7 +16,7 @@ while [ $# -gt 0 ]; do
 	--unasked) export NATD_FAULTS_UNASKED=1 ;;
 	--runs | --first | --jobs | --scope | --only | --keep)
 		[ $# -ge 2 ] || usage
-		name=$(printf '%s' "${1#--}" | tr 'a-z' 'A-Z')
+		name=$(printf '%s' "${1#--}" | tr '[:lower:]' '[:upper:]')
 		export "NATD_FAULTS_$name=$2"
 		shift
 		;;
@@ -37,10 +37,9 @@ if [ "$(id -u)" -ne 0 ]; then
 		exit 1
 	fi
 	sudo true
-	host=$(rustc -vV | sed -n 's/^host: //p' | tr 'a-z-' 'A-Z_')
-	names=RUNS,FIRST,JOBS,SCOPE,ONLY,MARKDOWN,KEEP,UNASKED
-	keep=$(printf 'NATD_FAULTS_%s,' $(printf '%s' "$names" | tr , ' '))
-	keep="${keep}NATD_LAB_PREFIX,NATD_LAB_LOG,NATD_BIN,NATD_STRONGSWAN6,CARGO,CARGO_MANIFEST_DIR,CARGO_TARGET_DIR,RUST_BACKTRACE"
+	host=$(rustc -vV | sed -n 's/^host: //p' | tr '[:lower:]-' '[:upper:]_')
+	keep=NATD_FAULTS_RUNS,NATD_FAULTS_FIRST,NATD_FAULTS_JOBS,NATD_FAULTS_SCOPE,NATD_FAULTS_ONLY,NATD_FAULTS_MARKDOWN
+	keep=$keep,NATD_FAULTS_KEEP,NATD_FAULTS_UNASKED,NATD_LAB_PREFIX,NATD_LAB_LOG,NATD_BIN,NATD_STRONGSWAN6,CARGO,CARGO_MANIFEST_DIR,CARGO_TARGET_DIR,RUST_BACKTRACE
 	export "CARGO_TARGET_${host}_RUNNER=sudo --preserve-env=$keep"
 fi
 cargo build --locked --quiet -p natd -p testkit
