@@ -432,7 +432,7 @@ fn wireguard(node: &Node, settings: &str, own: &str, route: &str, resolver: &str
         "set -e
          (until wg set wg0 listen-port 51820 {settings} 2>/dev/null; do sleep 0.3; done
           ip addr add {own}/32 dev wg0; ip link set wg0 up; ip route add {route} dev wg0) &
-         exec env LOG_LEVEL=error wireguard-go -f wg0"
+         while :; do LOG_LEVEL=error wireguard-go -f wg0 || sleep 0.5; done"
     );
     spawn(node, &format!("{resolver} mkdir -p /run/wireguard;"), &["sh", "-c", &script])
 }

@@ -76,8 +76,8 @@ pub(crate) fn report(cases: &[Case], all: &[Done], markdown: bool) -> Report {
         })
         .collect();
     table(&mut report.text, ["expected", "scenario", "code", "and owner", "lab failed"], &rows, markdown);
-    let found = confusion(&found);
-    table(&mut report.text, ["expected", "right", "found first (times)", "", ""], &found, markdown);
+    let found = confusion(&found, &by_code);
+    table(&mut report.text, ["expected", "code and owner", "found first (times)", "", ""], &found, markdown);
     // Of few runs a share says little.
     let many = by_code.values().filter(|count| count.runs >= 5);
     report.good &= many.into_iter().all(|count| count.both * 10 >= count.runs * 8);
@@ -100,12 +100,15 @@ pub(crate) fn report(cases: &[Case], all: &[Done], markdown: bool) -> Report {
     report
 }
 
-fn confusion(found: &BTreeMap<&str, BTreeMap<&str, u32>>) -> Vec<[String; 5]> {
+fn confusion(
+    found: &BTreeMap<&str, BTreeMap<&str, u32>>,
+    by_code: &BTreeMap<&str, Count>,
+) -> Vec<[String; 5]> {
     found
         .iter()
         .map(|(expected, firsts)| {
             let runs: u32 = firsts.values().sum();
-            let right = firsts.get(expected).copied().unwrap_or(0);
+            let right = by_code.get(expected).map_or(0, |count| count.both);
             let mut order: Vec<_> = firsts.iter().collect();
             order.sort_by_key(|(_, times)| std::cmp::Reverse(**times));
             let listed: Vec<String> = order.iter().map(|(code, times)| format!("{code} ({times})")).collect();
