@@ -20,7 +20,7 @@ setpriv:util-linux sha256sum:coreutils sysctl:procps cc:build-essential"
 PLUGINS=/usr/lib/ipsec/plugins/libstrongswan
 if [ "$vpn" = yes ]; then
 	NEEDED="$NEEDED unshare:util-linux vpnc:vpnc pptpd:pptpd pptp:pptp-linux xl2tpd:xl2tpd
-/usr/sbin/pppd:ppp openvpn:openvpn openssl:openssl wireguard-go:wireguard-go wg:wireguard-tools
+/usr/sbin/pppd:ppp tcpdump:tcpdump openvpn:openvpn openssl:openssl wireguard-go:wireguard-go wg:wireguard-tools
 /usr/lib/ipsec/charon:strongswan-charon swanctl:strongswan-swanctl
 $PLUGINS-openssl.so:libstrongswan-standard-plugins $PLUGINS-curve25519.so:libstrongswan-extra-plugins
 $PLUGINS-kernel-libipsec.so:libcharon-extra-plugins $PLUGINS-xauth-generic.so:libcharon-extauth-plugins"

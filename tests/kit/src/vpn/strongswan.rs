@@ -84,11 +84,15 @@ pub struct Charon {
 }
 
 impl Charon {
-    /// Starts charon for clients like vpnc that want bare ESP: at least version 6.
-    fn start_raw(lab: &Lab, node: &Node) -> Self {
+    /// Starts charon for clients like vpnc that want bare ESP: at least version 6. `settings` come below `charon` in
+    /// strongswan.conf and overrule the kit's own.
+    ///
+    /// # Panics
+    /// When it does not start.
+    pub fn raw(node: &Node, settings: &str) -> Self {
         let plugin = "raw_esp = yes\n    allow_peer_ts = yes";
         match six() {
-            Six::System => Self::start(lab, node, plugin, "", &[CHARON]),
+            Six::System => Self::start(node, plugin, settings, "", &[CHARON]),
             Six::Unpacked(folder) => {
                 let at = |path: &str| folder.join(path).to_string_lossy().into_owned();
                 let libraries = multiarch(folder);
@@ -98,14 +102,23 @@ impl Charon {
                 let before = format!("mount --bind {} /usr/lib/ipsec;", at("usr/lib/ipsec"));
                 let words =
                     [&*loader.to_string_lossy(), "--library-path", &paths, &at("usr/lib/ipsec/charon")];
-                Self::start(lab, node, plugin, &before, &words)
+                Self::start(node, plugin, settings, &before, &words)
             }
         }
     }
 
-    fn start(lab: &Lab, node: &Node, plugin: &str, before: &str, words: &[&str]) -> Self {
+    /// Starts the system's charon, which puts ESP into UDP, with further settings below `charon` in strongswan.conf,
+    /// after the shell commands `before` (each with a `;`).
+    ///
+    /// # Panics
+    /// When it does not start.
+    pub fn plain(node: &Node, settings: &str, before: &str) -> Self {
+        Self::start(node, "allow_peer_ts = yes", settings, before, &[CHARON])
+    }
+
+    fn start(node: &Node, plugin: &str, more: &str, before: &str, words: &[&str]) -> Self {
         let path = |what: &str| {
-            lab.dir().join(format!("{}-{what}", node.namespace())).to_string_lossy().into_owned()
+            node.dir().join(format!("{}-{what}", node.namespace())).to_string_lossy().into_owned()
         };
         let (settings, socket, connections) = (path("strongswan.conf"), path("vici"), path("swanctl.conf"));
         let text = format!(
@@ -113,7 +126,7 @@ impl Charon {
              i_dont_care_about_security_and_use_aggressive_mode_psk = yes\n  \
              retransmit_timeout = 1.0\n  retransmit_tries = 3\n  \
              plugins {{\n   vici {{\n    socket = unix://{socket}\n   }}\n   kernel-libipsec {{\n    {plugin}\n   }}\n  }}\n  \
-             filelog {{\n   stderr {{\n    default = 1\n    ike = 2\n   }}\n  }}\n}}\n"
+             filelog {{\n   stderr {{\n    default = 1\n    ike = 2\n   }}\n  }}\n}}\ncharon {{\n  {more}\n}}\n"
         );
         // An earlier one that was killed leaves its socket.
         let _ = fs::remove_file(&socket);
@@ -128,15 +141,26 @@ impl Charon {
 
     /// Runs swanctl.
     pub fn swanctl(&self, words: &[&str]) -> Outcome {
+        let line = self.swanctl_line(words);
+        let line: Vec<&str> = line.iter().map(String::as_str).collect();
+        self.node.run_within(&line, Duration::from_secs(30))
+    }
+
+    /// The command line that runs swanctl in the node.
+    pub fn swanctl_line(&self, words: &[&str]) -> Vec<String> {
         let settings = format!("STRONGSWAN_CONF={}", self.settings);
         let uri = format!("unix://{}", self.socket);
         let mut line = vec!["env", &settings, "swanctl"];
         line.extend(words);
         line.extend(["--uri", &uri]);
-        self.node.run_within(&line, Duration::from_secs(30))
+        line.into_iter().map(str::to_owned).collect()
     }
 
-    fn load(&self, connections: &str) {
+    /// Loads connections, pools and secrets, as swanctl.conf has them.
+    ///
+    /// # Panics
+    /// When charon refuses them.
+    pub fn load(&self, connections: &str) {
         fs::write(&self.connections, connections).expect("the lab's folder is writable");
         let outcome = self.swanctl(&["--load-all", "--noprompt", "--file", &self.connections]);
         assert!(outcome.success(), "{outcome}");
@@ -227,9 +251,9 @@ fn loader(libraries: &Path) -> PathBuf {
 ///
 /// # Panics
 /// When it does not start.
-pub fn vpnc_server(lab: &Lab, node: &Node, addr: Ipv4Addr, rekey: Option<Duration>) -> Charon {
+pub fn vpnc_server(_: &Lab, node: &Node, addr: Ipv4Addr, rekey: Option<Duration>) -> Charon {
     node.ip(&format!("addr add {INNER}/32 dev lo\n"));
-    let charon = Charon::start_raw(lab, node);
+    let charon = Charon::raw(node, "");
     let rekey = rekey.map_or_else(String::new, |time| {
         let seconds = time.as_secs();
         format!("rekey_time = {seconds}s\n    rand_time = 0s\n    life_time = {}s", seconds * 3)
@@ -252,9 +276,9 @@ pub fn vpnc_server(lab: &Lab, node: &Node, addr: Ipv4Addr, rekey: Option<Duratio
 ///
 /// # Panics
 /// When it does not start.
-pub fn server(lab: &Lab, node: &Node, addr: Ipv4Addr) -> Charon {
+pub fn server(_: &Lab, node: &Node, addr: Ipv4Addr) -> Charon {
     node.ip(&format!("addr add {INNER}/32 dev lo\n"));
-    let charon = Charon::start(lab, node, "allow_peer_ts = yes", "", &[CHARON]);
+    let charon = Charon::plain(node, "", "");
     charon.load(&format!(
         "connections {{\n srv {{\n  version = 2\n  local_addrs = {addr}\n  proposals = aes128-sha256-modp2048\n  \
          pools = p\n  local {{\n   auth = psk\n   id = server\n  }}\n  remote {{\n   auth = psk\n  }}\n  \
@@ -268,8 +292,8 @@ pub fn server(lab: &Lab, node: &Node, addr: Ipv4Addr) -> Charon {
 ///
 /// # Panics
 /// When it does not start.
-pub fn client(lab: &Lab, node: &Node, addr: Ipv4Addr) -> Charon {
-    let charon = Charon::start(lab, node, "allow_peer_ts = yes", "", &[CHARON]);
+pub fn client(_: &Lab, node: &Node, addr: Ipv4Addr) -> Charon {
+    let charon = Charon::plain(node, "", "");
     charon.load(&format!(
         "connections {{\n cl {{\n  version = 2\n  remote_addrs = {addr}\n  vips = 0.0.0.0\n  \
          proposals = aes128-sha256-modp2048\n  local {{\n   auth = psk\n   id = {name}\n  }}\n  \

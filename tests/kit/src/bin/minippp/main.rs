@@ -1,6 +1,6 @@
 //! A pppd for machines whose kernel has no PPP: LCP and IPCP in async HDLC framing (RFC 1661, 1662, 1332) on standard
 //! input, IP packets through a TUN device. It takes the place of pppd under pptpd, xl2tpd and pptp, no more: no
-//! authentication, no compression, and of pppd's arguments only these:
+//! compression, no true authentication (see below), and of pppd's arguments only these:
 //!
 //! | argument | meaning |
 //! |---|---|
@@ -8,7 +8,20 @@
 //! | `pty COMMAND` | talks to this program instead of standard input |
 //! | `ifname NAME` | name of the device, else the first free `pppN` |
 //!
-//! What it does goes to the file named in `MINIPPP_LOG`.
+//! What it does goes to the file named in `MINIPPP_LOG`. Further environment variables:
+//!
+//! | variable | meaning |
+//! |---|---|
+//! | `MINIPPP_REQUIRE` | `chap` (MS-CHAP-V2) or `pap`: the peer has to authenticate itself |
+//! | `MINIPPP_PASSWORD` | what both sides should have alike |
+//! | `MINIPPP_RESTART` | milliseconds between requests (500); thirty times that is all it waits for the peer |
+//! | `MINIPPP_PASSIVE` | asks for nothing before the peer has asked |
+//!
+//! The messages of authentication look as the RFCs have them (1334, 1994, 2759), but no cryptography is in them: who
+//! only listens cannot tell.
+
+mod auth;
+mod framing;
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -17,9 +30,13 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::Duration;
 
+use auth::{Auth, Due, Method};
+use framing::{Deframer, frame, protocol_of};
 use testkit::{clock, sys};
 
 const LCP: u16 = 0xc021;
+const PAP: u16 = 0xc023;
+const CHAP: u16 = 0xc223;
 const IPCP: u16 = 0x8021;
 const IPV4: u16 = 0x0021;
 
@@ -39,16 +56,15 @@ const MRU: [u8; 4] = [1, 4, 0x05, 0x78];
 const MTU: u32 = 1400;
 /// LCP: magic number.
 const MAGIC: u8 = 5;
+/// LCP: authentication protocol.
+const AUTHENTICATION: u8 = 3;
 /// IPCP: address.
 const ADDRESS: u8 = 3;
 
-const FLAG: u8 = 0x7e;
-const ESCAPE: u8 = 0x7d;
-
-/// How often a request is repeated.
+/// How often a request is repeated unless the environment says otherwise.
 const RESTART: Duration = Duration::from_millis(500);
-/// How long both layers may take to come up.
-const PATIENCE: Duration = Duration::from_secs(15);
+/// So many times that both layers may take to come up.
+const PATIENCE: u32 = 30;
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse(std::env::args().skip(1));
@@ -127,6 +143,8 @@ struct Session {
     magic: [u8; 4],
     lcp: Layer,
     ipcp: Layer,
+    auth: Auth,
+    restart: Duration,
     tun: Option<File>,
     /// What the line has not taken yet.
     unsent: Vec<u8>,
@@ -161,6 +179,11 @@ impl Session {
             magic: std::process::id().to_be_bytes(),
             lcp: Layer::default(),
             ipcp: Layer::default(),
+            auth: Auth::from_environment(),
+            restart: std::env::var("MINIPPP_RESTART")
+                .ok()
+                .and_then(|text| text.parse().ok())
+                .map_or(RESTART, Duration::from_millis),
             tun: None,
             unsent: Vec::new(),
         })
@@ -173,11 +196,11 @@ impl Session {
         let mut next = Duration::ZERO;
         loop {
             if self.tun.is_none() && start.elapsed() >= next {
-                next = start.elapsed() + RESTART;
-                if next > PATIENCE {
+                next = start.elapsed() + self.restart;
+                if next > self.restart * PATIENCE {
                     return Ok("the peer does not negotiate");
                 }
-                self.request(if self.lcp.is_up() { IPCP } else { LCP })?;
+                self.ask()?;
             }
             let (line, device) = self.wait()?;
             if line & libc::POLLOUT != 0 {
@@ -248,9 +271,31 @@ impl Session {
         self.transmit(&frame(protocol, &packet))
     }
 
+    /// Asks for whatever is due.
+    fn ask(&mut self) -> io::Result<()> {
+        if !self.lcp.is_up() {
+            return if self.auth.passive { Ok(()) } else { self.request(LCP) };
+        }
+        match self.auth.due() {
+            Some(Due::Challenge) => {
+                let value = [&[16][..], &[0x5c; 16], b"server"].concat();
+                self.send(CHAP, 1, 1, &value)
+            }
+            Some(Due::Login) => {
+                let password = self.auth.password.as_bytes();
+                let len = u8::try_from(password.len()).unwrap_or(0);
+                let body = [&[4][..], b"user", &[len], password].concat();
+                self.send(PAP, 1, 1, &body)
+            }
+            Some(Due::Nothing) => Ok(()),
+            None => self.request(IPCP),
+        }
+    }
+
     fn request(&mut self, protocol: u16) -> io::Result<()> {
         let (id, options) = if protocol == LCP {
-            (self.lcp.id, [&MRU[..], &[MAGIC, 6], &self.magic].concat())
+            let option = self.auth.require.map_or(&[][..], Method::option);
+            (self.lcp.id, [&MRU[..], option, &[MAGIC, 6], &self.magic].concat())
         } else {
             (self.ipcp.id, address_option(self.local))
         };
@@ -265,13 +310,14 @@ impl Session {
                 let lcp_was_up = self.lcp.is_up();
                 let over = self.control(protocol, body)?;
                 if self.lcp.is_up() && !lcp_was_up {
-                    self.request(IPCP)?;
+                    self.ask()?;
                 }
                 if self.lcp.is_up() && self.ipcp.is_up() && self.tun.is_none() {
                     self.tun = Some(self.make_device()?);
                 }
                 Ok(over)
             }
+            (PAP | CHAP, _) => self.authenticate(protocol, body),
             (IPV4, Some(tun)) => tun.write_all(body).map(|()| None),
             (IPV4, None) => Ok(None),
             (other, _) => {
@@ -320,6 +366,51 @@ impl Session {
         Ok(None)
     }
 
+    /// Takes a message of PAP or CHAP.
+    fn authenticate(&mut self, protocol: u16, packet: &[u8]) -> io::Result<Option<&'static str>> {
+        let &[code, id, ..] = packet else { return Ok(None) };
+        let body = packet.get(4..).unwrap_or_default();
+        writeln!(self.log, "{protocol:04x} code {code} id {id} {body:02x?}")?;
+        match (protocol, code) {
+            (CHAP, 1) => {
+                let value = [&[49][..], &self.auth.proof(), &[0; 33], b"user"].concat();
+                self.send(CHAP, 2, id, &value)?;
+            }
+            (CHAP, 2) | (PAP, 1) => {
+                let right = if protocol == CHAP {
+                    body.get(1..17) == Some(&self.auth.proof()[..])
+                } else {
+                    body.ends_with(self.auth.password.as_bytes())
+                };
+                self.auth.done = right;
+                match (protocol, right) {
+                    (CHAP, true) => self.send(CHAP, 3, id, b"S=0000000000000000000000000000000000000000")?,
+                    (CHAP, false) => {
+                        self.send(
+                            CHAP,
+                            4,
+                            id,
+                            b"E=691 R=0 C=00000000000000000000000000000000 V=3 M=Access denied",
+                        )?;
+                    }
+                    (_, right) => self.send(PAP, if right { 2 } else { 3 }, id, &[0])?,
+                }
+                if !right {
+                    self.send(LCP, TERMINATE_REQUEST, 9, b"Authentication failed")?;
+                    return Ok(Some("the password is wrong"));
+                }
+                self.request(IPCP)?;
+            }
+            (CHAP, 3) | (PAP, 2) => {
+                self.auth.login = None;
+                self.request(IPCP)?;
+            }
+            (CHAP, 4) | (PAP, 3) => return Ok(Some("the password was refused")),
+            _ => {}
+        }
+        Ok(None)
+    }
+
     /// The answer to a peer's request, and the options that go with it.
     fn judge(&mut self, protocol: u16, body: &[u8]) -> (u8, Vec<u8>) {
         let (mut refused, mut other) = (Vec::new(), Vec::new());
@@ -328,6 +419,10 @@ impl Session {
             match (protocol, kind, address) {
                 // MRU, character map, magic number, and the two header compressions, which are understood.
                 (LCP, 1 | 2 | MAGIC | 7 | 8, _) => {}
+                (LCP, AUTHENTICATION, _) => {
+                    let pap = value.starts_with(&PAP.to_be_bytes());
+                    self.auth.login = Some(if pap { Method::Pap } else { Method::Chap });
+                }
                 (IPCP, ADDRESS, Some(address)) if !self.decides => self.remote = Some(address),
                 (IPCP, ADDRESS, Some(address)) => {
                     let own = self.remote.unwrap_or(Ipv4Addr::UNSPECIFIED);
@@ -391,111 +486,9 @@ impl<'a> Iterator for Options<'a> {
     }
 }
 
-/// Protocol and information field of a frame; address, control and the protocol's first byte may be left out
-/// (RFC 1661 sections 6.5 and 6.6).
-fn protocol_of(frame: &[u8]) -> Option<(u16, &[u8])> {
-    let frame = frame.strip_prefix(&[0xff, 0x03]).unwrap_or(frame);
-    match frame {
-        [short, rest @ ..] if short & 1 == 1 => Some((u16::from(*short), rest)),
-        [high, low, rest @ ..] => Some((u16::from_be_bytes([*high, *low]), rest)),
-        _ => None,
-    }
-}
-
-/// The frame check sequence before its final complement (RFC 1662 appendix C.2).
-fn check_sequence(bytes: &[u8]) -> u16 {
-    bytes.iter().fold(0xffff, |fcs, byte| {
-        (0..8)
-            .fold(fcs ^ u16::from(*byte), |fcs, _| if fcs & 1 == 1 { (fcs >> 1) ^ 0x8408 } else { fcs >> 1 })
-    })
-}
-
-/// What [`check_sequence`] makes of a whole good frame.
-const GOOD_FRAME: u16 = 0xf0b8;
-
-/// A frame as it goes over the line.
-fn frame(protocol: u16, body: &[u8]) -> Vec<u8> {
-    let mut bytes = [&[0xff, 0x03], &protocol.to_be_bytes()[..], body].concat();
-    let check = !check_sequence(&bytes);
-    bytes.extend(check.to_le_bytes());
-    let mut line = vec![FLAG];
-    for byte in bytes {
-        match byte {
-            0..0x20 | ESCAPE | FLAG => line.extend([ESCAPE, byte ^ 0x20]),
-            _ => line.push(byte),
-        }
-    }
-    line.push(FLAG);
-    line
-}
-
-/// Finds the frames in what comes over the line.
-#[derive(Debug, Default)]
-struct Deframer {
-    bytes: Vec<u8>,
-    escaped: bool,
-}
-
-impl Deframer {
-    /// The good frames that end in `line`, without flags and check sequence.
-    fn feed(&mut self, line: &[u8]) -> Vec<Vec<u8>> {
-        let mut frames = Vec::new();
-        for byte in line {
-            match *byte {
-                FLAG => {
-                    let mut frame = std::mem::take(&mut self.bytes);
-                    self.escaped = false;
-                    if frame.len() >= 4 && check_sequence(&frame) == GOOD_FRAME {
-                        frame.truncate(frame.len() - 2);
-                        frames.push(frame);
-                    }
-                }
-                ESCAPE => self.escaped = true,
-                byte => {
-                    self.bytes.push(if self.escaped { byte ^ 0x20 } else { byte });
-                    self.escaped = false;
-                }
-            }
-        }
-        frames
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_frame_comes_back_from_any_pieces() {
-        let body: Vec<u8> = (0..=255).collect();
-        let line = frame(IPV4, &body);
-        assert!(line.iter().skip(1).take(line.len() - 2).all(|byte| *byte != FLAG));
-        for size in 1..line.len() {
-            let mut deframer = Deframer::default();
-            let frames: Vec<_> = line.chunks(size).flat_map(|piece| deframer.feed(piece)).collect();
-            assert_eq!(frames.len(), 1, "in pieces of {size}");
-            assert_eq!(protocol_of(&frames[0]), Some((IPV4, &body[..])));
-        }
-    }
-
-    #[test]
-    fn the_check_sequence_is_that_of_x25() {
-        // The check value of CRC-16/X-25.
-        assert_eq!(!check_sequence(b"123456789"), 0x906e);
-    }
-
-    #[test]
-    fn a_damaged_frame_is_dropped() {
-        let mut line = frame(LCP, b"whatever");
-        line[8] ^= 1;
-        assert_eq!(Deframer::default().feed(&line), Vec::<Vec<u8>>::new());
-    }
-
-    #[test]
-    fn compressed_headers_are_understood() {
-        assert_eq!(protocol_of(&[0xff, 0x03, 0x21, 9]), Some((IPV4, &[9][..])));
-        assert_eq!(protocol_of(&[0xc0, 0x21, 9]), Some((LCP, &[9][..])));
-    }
 
     #[test]
     fn arguments_of_pppd_that_do_not_matter_are_passed_over() {
