@@ -6,7 +6,7 @@ use diagnosis::words::words;
 use diagnosis::{Finding, Party};
 use serde::Serialize;
 
-use super::judge::{ProbeReport, Row, Verdict};
+use super::rows::{ProbeReport, Row, Verdict};
 use crate::report::table::{Edge, Table};
 
 /// What became of a kind of packet, for people.
