@@ -8,7 +8,7 @@ use super::bytes::Reader;
 use super::ike::{self, Version};
 use super::ladder::{self, Lane};
 use super::messages::{self, Icmp, L2tpAnswer, Quoted};
-use super::{Action, Carrier, Control, Cutting, Kind, Outgoing, Probe, Said, Service, Slot};
+use super::{Action, Carrier, Control, Cutting, Kind, Nat, Outgoing, Probe, Said, Service, Slot};
 
 impl Probe {
     /// The packet of the last action could not be sent from this machine: it is larger than the interface carries
@@ -154,6 +154,12 @@ impl Probe {
             if let Some(before) = before.as_mut().filter(|before| before.destination_hash.is_none()) {
                 *before = answer;
             }
+        }
+        if matches!(kind, Kind::Ike500 | Kind::Ike4500) {
+            self.nats = [Kind::Ike500, Kind::Ike4500].map(|kind| match self.nat(kind) {
+                Nat::Unknown => self.seen_as(kind),
+                known @ (Nat::None | Nat::Port(_) | Nat::Address) => known,
+            });
         }
         self.answered(kind);
     }

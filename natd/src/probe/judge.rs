@@ -1,32 +1,63 @@
 //! The findings that follow from the answers.
 
+use std::cmp::Reverse;
 use std::net::IpAddr;
 
-use diagnosis::{Code, Confidence, Evidence, Finding, Findings, Party};
-use nat_core::time::Timestamp;
+use diagnosis::words::words;
+use diagnosis::{Code, Confidence, Evidence, Finding, Group, Party};
 use passthrough::view::Vpn;
 
 use super::ladder::{Lane, Reach};
 use super::messages::{L2tpAnswer, Said};
-use super::rows::{Nat, Verdict, because};
+use super::rows::{Found, Nat, because};
 use super::{Control, Ending, FRAGMENTED, Failure, Kind, LARGE, Probe, Tls};
 
 pub(super) struct Judge<'a> {
-    pub(super) probe: &'a Probe,
-    pub(super) start: Timestamp,
-    pub(super) out: &'a mut Findings,
+    probe: &'a Probe,
+    out: Vec<Found>,
 }
 
-impl Judge<'_> {
+impl<'a> Judge<'a> {
+    pub(super) const fn new(probe: &'a Probe) -> Self {
+        Self { probe, out: Vec::new() }
+    }
+
+    /// What shows the same twice is one finding.
     fn add(
         &mut self,
         code: Code,
         confidence: Confidence,
         vpn: Option<Vpn>,
         evidence: Vec<String>,
-    ) -> &mut Finding {
-        let evidence = evidence.into_iter().map(Evidence::fact).collect();
-        self.out.add(code, confidence, vpn, 0, self.start, evidence)
+    ) -> &mut Found {
+        let evidence = evidence.into_iter().map(Evidence::fact);
+        if let Some(at) = self.out.iter().position(|found| found.finding.code == code) {
+            let found = self.out.get_mut(at).expect("it was found there");
+            let finding = &mut found.finding;
+            for fact in evidence {
+                if !finding.evidence.contains(&fact) {
+                    finding.evidence.push(fact);
+                }
+            }
+            finding.confidence = finding.confidence.max(confidence);
+            finding.vpn = finding.vpn.filter(|earlier| Some(*earlier) == vpn);
+            return found;
+        }
+        let finding = Finding {
+            code,
+            confidence,
+            owner: code.owner(),
+            vpn,
+            device: Some(self.probe.target.local),
+            server: Some(self.probe.target.server),
+            attempt: 0,
+            since: self.probe.start.unwrap_or_default(),
+            overcome: false,
+            evidence: evidence.collect(),
+        };
+        let words = words(code);
+        self.out.push(Found { finding, says: words.says.to_owned(), fix: words.fix.to_owned() });
+        self.out.last_mut().expect("just pushed")
     }
 
     /// "name: note", as in the row.
@@ -48,7 +79,8 @@ impl Judge<'_> {
         asked.sent > 0 && !asked.answered && asked.said.is_none()
     }
 
-    pub(super) fn all(&mut self) {
+    /// All findings, in the order in which `natd diagnose` has them.
+    pub(super) fn all(mut self) -> Vec<Found> {
         let alive = self.alive();
         self.nats();
         self.server(alive);
@@ -58,10 +90,16 @@ impl Judge<'_> {
         self.pptp(alive);
         self.l2tp();
         self.tls();
+        self.out.sort_by_key(|Found { finding, .. }| {
+            let group = finding.code.group();
+            let is_vague = finding.confidence == Confidence::Low;
+            (group == Group::Note, is_vague, group, Reverse(finding.confidence))
+        });
+        self.out
     }
 
     /// Something of the server's own came.
-    fn alive(&self) -> bool {
+    pub(super) fn alive(&self) -> bool {
         let probe = self.probe;
         let here = |(by, _): (IpAddr, Said)| by == probe.target.server;
         Kind::ALL.into_iter().any(|kind| {
@@ -132,23 +170,10 @@ impl Judge<'_> {
                     None,
                     vec![format!("{by}: {}", because(said))],
                 );
-            } else {
-                let mut facts = vec!["nothing that was sent is answered by the server".to_owned()];
-                if probe.ladder.heard() > 0 {
-                    facts.push(format!("packets come to hop {} at least", probe.ladder.heard()));
-                }
-                let finding = self.add(Code::ServerDown, Confidence::Low, None, facts);
-                finding.owner = &[Party::Server, Party::Line];
             }
             return;
         }
         let udp = [Kind::Ike500, Kind::Ike4500, Kind::L2tp, Kind::OpenVpn];
-        let offered = udp.iter().chain(&[Kind::Pptp, Kind::Tls]).any(|kind| probe.of(*kind).answered);
-        let refuses = |kind: &Kind| probe.verdict(*kind).0 == Verdict::NotOffered;
-        if !offered && udp.iter().all(refuses) && refuses(&Kind::Pptp) {
-            let facts = vec!["it is there, and refuses every VPN that was tried".to_owned()];
-            self.add(Code::ServerDown, Confidence::Medium, None, facts);
-        }
         let silent = udp.iter().all(|kind| self.silent(*kind));
         let no_pptp = probe.control == Control::Failed(Failure::NoAnswer);
         if silent && no_pptp && matches!(probe.tls, Tls::Answered { .. }) {
@@ -173,23 +198,29 @@ impl Judge<'_> {
                 self.add(Code::Ike500NoReply, Confidence::High, Some(Vpn::Ike), facts);
             } else if let Reach::Lost { .. } = lost {
                 let facts = vec![sent, self.fact(Kind::Ike500)];
-                let finding = self.add(Code::Ike500NoReply, Confidence::Medium, Some(Vpn::Ike), facts);
-                finding.owner = &[Party::Line];
+                let found = self.add(Code::Ike500NoReply, Confidence::Medium, Some(Vpn::Ike), facts);
+                found.finding.owner = &[Party::Line];
             }
         }
         if self.silent(Kind::Ike4500) && answered(Kind::Ike500) {
             let facts = vec![self.sent(Kind::Ike4500), "the same to UDP 500 is answered".to_owned()];
             self.add(Code::Ike4500NoReply, Confidence::High, Some(Vpn::NatTraversal), facts);
         }
-        for kind in [Kind::Ike500, Kind::Ike4500] {
+        let mut forbidden = Vec::new();
+        for (kind, port) in [(Kind::Ike500, "500"), (Kind::Ike4500, "4500")] {
             let Some((by, said)) = probe.of(kind).said.filter(|_| !answered(kind)) else { continue };
             let facts = vec![self.fact(kind)];
             let server = by == probe.target.server;
             if probe.of(kind).unsent {
-                self.add(Code::LocalFirewall, Confidence::High, Some(Vpn::Ike), facts);
+                self.local_firewall(Vpn::Ike, facts);
             } else if said == Said::Prohibited || said == Said::NoPort && !server {
                 let sure = if said == Said::Prohibited { Confidence::High } else { Confidence::Medium };
-                self.add(Code::Ike500Admin, sure, Some(Vpn::Ike), facts);
+                forbidden.push(port);
+                let found = self.add(Code::Ike500Admin, sure, Some(Vpn::Ike), facts);
+                let s = if forbidden.len() > 1 { "s" } else { "" };
+                let ports = forbidden.join(" and ");
+                found.says = format!("{by} says that it forbids the VPN (IKE, UDP port{s} {ports}).");
+                found.fix = "Ask whoever runs that network. A VPN over TCP port 443 often passes.".to_owned();
             } else if said == Said::NoPort && kind == Kind::Ike500 && answered(Kind::Ike4500) {
                 self.add(Code::Ike500IcmpPort, Confidence::Medium, Some(Vpn::Ike), facts);
             }
@@ -200,15 +231,47 @@ impl Judge<'_> {
         match self.probe.ladder.reach(Lane::Esp) {
             Reach::Refused { by, .. } if by == self.probe.target.local => {
                 let facts = vec![self.fact(Kind::Esp)];
-                self.add(Code::LocalFirewall, Confidence::High, Some(Vpn::Esp), facts);
+                self.local_firewall(Vpn::Esp, facts);
             }
-            Reach::Lost { .. } | Reach::Refused { .. } => {
+            reach @ (Reach::Lost { .. } | Reach::Refused { .. }) => {
                 let facts = vec![self.fact(Kind::Esp)];
-                let finding = self.add(Code::EspNoReturn, Confidence::High, Some(Vpn::Esp), facts);
-                finding.owner = &[Party::Line];
+                let says = match reach {
+                    Reach::Refused { by, .. } => {
+                        format!(
+                            "{by} says that it does not let ESP through, IPsec's data packets without NAT-T."
+                        )
+                    }
+                    Reach::Lost { after: 0 } => {
+                        "ESP, IPsec's data packets without NAT-T, comes to no router: \
+                                                 it is lost at or just after this machine."
+                            .to_owned()
+                    }
+                    Reach::Lost { after } => {
+                        let routers = self.probe.ladder.routers();
+                        let router = routers.into_iter().find(|(hop, _)| *hop == after);
+                        let router = router.map_or(String::new(), |(_, router)| format!(" ({router})"));
+                        format!(
+                            "ESP, IPsec's data packets without NAT-T, does not get past hop {after}{router}."
+                        )
+                    }
+                    Reach::Server | Reach::LastHop { .. } | Reach::Unknown { .. } | Reach::NotSent => return,
+                };
+                let found = self.add(Code::EspNoReturn, Confidence::High, Some(Vpn::Esp), facts);
+                found.finding.owner = &[Party::Line];
+                found.says = says;
+                found.fix =
+                    "Turn on NAT-T (UDP encapsulation) on device or server, or use another kind of VPN."
+                        .to_owned();
             }
             Reach::Server | Reach::LastHop { .. } | Reach::Unknown { .. } | Reach::NotSent => {}
         }
+    }
+
+    fn local_firewall(&mut self, vpn: Vpn, facts: Vec<String>) {
+        let found = self.add(Code::LocalFirewall, Confidence::High, Some(vpn), facts);
+        found.says = "This machine's own firewall does not let the VPN's packets out.".to_owned();
+        found.fix = "Look for a rule that drops them: `nft list ruleset` or `iptables-save` on this machine."
+            .to_owned();
     }
 
     fn sizes(&mut self) {
@@ -245,7 +308,10 @@ impl Judge<'_> {
             }
         };
         let known = [1492, 1480, 1460, 1454].contains(&fits);
-        self.add(Code::MtuWanWrong, if known { confidence } else { Confidence::Low }, None, facts);
+        let sure = if known { confidence } else { Confidence::Low };
+        let found = self.add(Code::MtuWanWrong, sure, None, facts);
+        found.says = format!("Packets of more than {fits} bytes do not get through whole.");
+        found.fix = format!("Set the MTU of the router's WAN interface to {fits}.");
     }
 
     fn pptp(&mut self, alive: bool) {
@@ -285,9 +351,9 @@ impl Judge<'_> {
                     facts.push("a NAT on the way may not know PPTP".to_owned());
                 }
                 let sure = if nat { Confidence::Medium } else { Confidence::High };
-                let finding = self.add(Code::PptpGreBlocked, sure, vpn, facts);
+                let found = self.add(Code::PptpGreBlocked, sure, vpn, facts);
                 if lost {
-                    finding.owner = &[Party::Line];
+                    found.finding.owner = &[Party::Line];
                 }
             }
             Control::Waiting

@@ -51,7 +51,8 @@ use ladder::{Ladder, Lane};
 use messages::L2tpAnswer;
 pub use messages::Said;
 use mtu::Search;
-pub use rows::{ProbeReport, Row, Verdict};
+pub(crate) use rows::Nat;
+pub use rows::{Found, ProbeReport, Row, Verdict};
 
 /// Between two packets.
 const PACE: Duration = Duration::from_secs(1);
@@ -110,6 +111,7 @@ pub struct Probe {
     /// The version of IKE that the server answers.
     pub(crate) version: Option<Version>,
     pub(crate) answers: [Option<ike::Answer>; 2],
+    pub(crate) nats: [Nat; 2],
     pub(crate) l2tp: Option<L2tpAnswer>,
     pub(crate) invalid_spi: bool,
     /// PPTP's GRE came in.
@@ -177,6 +179,7 @@ impl Probe {
             group: ike::FIRST_GROUP,
             version: None,
             answers: [None; 2],
+            nats: [Nat::Unknown; 2],
             l2tp: None,
             invalid_spi: false,
             gre_in: false,

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use diagnosis::{Finding, Findings};
+use diagnosis::{Finding, Group};
 use nat_core::time::Timestamp;
 
 use super::ike::{Answer, nat_hash, notify_name};
@@ -10,6 +10,7 @@ use super::judge::Judge;
 use super::ladder::{Lane, Reach};
 use super::messages::{L2tpAnswer, Said};
 use super::{Control, Ending, Failure, Kind, Probe, Slot, Target, Tls};
+use crate::report::diagnosis::Verdict as Outcome;
 
 /// What became of one kind of packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,35 +75,60 @@ pub struct ProbeReport {
     pub rows: Vec<Row>,
     /// The routers on the way that answered, by their hop from 1.
     pub hops: Vec<(u8, IpAddr)>,
+    /// Something of the server's own came back.
+    pub alive: bool,
     /// What follows.
-    pub findings: Vec<Finding>,
+    pub findings: Vec<Found>,
+}
+
+/// A finding, in words that claim no more than a probe can know.
+#[derive(Clone, Debug)]
+pub struct Found {
+    /// What it is, and what shows it.
+    pub finding: Finding,
+    /// What is wrong, in one sentence.
+    pub says: String,
+    /// What to do about it.
+    pub fix: String,
+}
+
+impl ProbeReport {
+    /// All of it in a word. A server that answers no kind of VPN shows nothing of those it may have.
+    pub fn outcome(&self) -> Outcome {
+        let problem = |found: &Found| found.finding.code.group() != Group::Note;
+        let answers = |row: &Row| row.verdict == Verdict::Answers && row.kind != Kind::Ping;
+        if self.findings.iter().any(problem) {
+            Outcome::Problem
+        } else if self.rows.iter().any(answers) {
+            Outcome::Healthy
+        } else {
+            Outcome::NothingSeen
+        }
+    }
 }
 
 impl Probe {
     /// What is known now.
     pub fn report(&self) -> ProbeReport {
-        let rows = Kind::ALL.map(|kind| {
-            let (verdict, note) = self.verdict(kind);
-            let lane = if kind == Kind::Gre { Lane::Gre } else { Lane::Esp };
-            let climbs = matches!(kind, Kind::Esp | Kind::Gre);
-            let sent = if climbs { self.ladder.sent(lane) } else { self.of(kind).sent };
-            Row { kind, sent, verdict, note }
-        });
-        let start = self.start.unwrap_or_default();
-        let mut findings = Findings::default();
-        Judge { probe: self, start, out: &mut findings }.all();
-        for finding in &mut findings.list {
-            finding.device = Some(self.target.local);
-            finding.server = Some(self.target.server);
-        }
+        let judge = Judge::new(self);
         ProbeReport {
             target: self.target.clone(),
-            start,
+            start: self.start.unwrap_or_default(),
             end: self.end,
-            rows: rows.to_vec(),
+            rows: Kind::ALL.map(|kind| self.row(kind)).to_vec(),
             hops: self.ladder.routers().collect(),
-            findings: findings.list,
+            alive: judge.alive(),
+            findings: judge.all(),
         }
+    }
+
+    /// What is known of one kind now.
+    pub fn row(&self, kind: Kind) -> Row {
+        let (verdict, note) = self.verdict(kind);
+        let lane = if kind == Kind::Gre { Lane::Gre } else { Lane::Esp };
+        let climbs = matches!(kind, Kind::Esp | Kind::Gre);
+        let sent = if climbs { self.ladder.sent(lane) } else { self.of(kind).sent };
+        Row { kind, sent, verdict, note }
     }
 
     pub(super) fn verdict(&self, kind: Kind) -> (Verdict, String) {
@@ -236,8 +262,29 @@ impl Probe {
         (if kind == Kind::Ike500 { first } else { second }).as_ref()
     }
 
-    /// What the server's hash says of NATs on the way.
+    /// What the server's hash said of NATs on the way.
     pub(super) fn nat(&self, kind: Kind) -> Nat {
+        let [first, second] = self.nats;
+        match kind {
+            Kind::Ike500 => first,
+            Kind::Ike4500 => second,
+            Kind::Ping
+            | Kind::IkeLarge
+            | Kind::IkeFragmented
+            | Kind::Esp
+            | Kind::Gre
+            | Kind::Pptp
+            | Kind::PptpGre
+            | Kind::L2tp
+            | Kind::OpenVpn
+            | Kind::WireGuard
+            | Kind::Tls
+            | Kind::Mtu => Nat::Unknown,
+        }
+    }
+
+    /// What the server's hash says of NATs on the way. It takes a small router a while.
+    pub(super) fn seen_as(&self, kind: Kind) -> Nat {
         let Some((answer, hash)) = self.answer(kind).and_then(|a| Some((a, a.destination_hash?))) else {
             return Nat::Unknown;
         };
@@ -372,12 +419,16 @@ impl Probe {
 }
 
 /// What a server's NAT detection hash says.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Nat {
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Nat {
+    /// Our address and our port.
     None,
     /// Our address, and this port.
     Port(u16),
+    /// Another address.
     Address,
+    /// There was no hash.
+    #[default]
     Unknown,
 }
 
