@@ -38,13 +38,23 @@ pub enum Slot {
     L2tp,
     /// OpenVPN.
     OpenVpn,
+    /// IKE that measures the path's MTU.
+    Mtu,
 }
 
 impl Slot {
     /// How many there are.
-    pub const COUNT: usize = 7;
-    pub(super) const ALL: [Self; Self::COUNT] =
-        [Self::Ike500, Self::Ike4500, Self::Large, Self::Fragmented, Self::Ladder, Self::L2tp, Self::OpenVpn];
+    pub const COUNT: usize = 8;
+    pub(super) const ALL: [Self; Self::COUNT] = [
+        Self::Ike500,
+        Self::Ike4500,
+        Self::Large,
+        Self::Fragmented,
+        Self::Ladder,
+        Self::L2tp,
+        Self::OpenVpn,
+        Self::Mtu,
+    ];
 }
 
 /// What a packet is sent in.

@@ -15,6 +15,7 @@ impl Probe {
     /// (`TooBig`), or not allowed (`Prohibited`), or there is no way (`Unreachable`).
     pub fn unsent(&mut self, now: Timestamp, carrier: Carrier, said: Said) {
         let kind = match carrier {
+            Carrier::Udp(Slot::Mtu, _) => Some(Kind::Mtu),
             Carrier::Udp(slot, _) => Self::kind_of(slot),
             Carrier::Esp => Some(Kind::Esp),
             Carrier::Gre => (!self.stepping).then_some(Kind::PptpGre),
@@ -69,7 +70,7 @@ impl Probe {
         }
     }
 
-    fn udp(&mut self, _now: Timestamp, bytes: &[u8]) {
+    fn udp(&mut self, now: Timestamp, bytes: &[u8]) {
         let mut reader = Reader(bytes);
         let Some([from, to, _, _]) = reader.array::<8>().map(|header| {
             let [a, b, c, d, ..] = header;
@@ -92,7 +93,7 @@ impl Probe {
                 }
                 return;
             }
-            self.ike(to, answer);
+            self.ike(now, to, answer);
             return;
         }
         if from == 1701 && to == self.port(Slot::L2tp) {
@@ -113,13 +114,17 @@ impl Probe {
         }
     }
 
-    fn ike(&mut self, to: u16, answer: ike::Answer) {
+    fn ike(&mut self, now: Timestamp, to: u16, answer: ike::Answer) {
         let Some(slot) = Slot::ALL.into_iter().find(|slot| self.port(*slot) == to) else { return };
         let [.., number] = answer.initiator;
         let Some(kind) = Self::kind_of(slot) else {
-            let ttl = number & 0x7f;
-            if answer.initiator == self.seed.ike_spi(0x80 | ttl) {
-                self.ladder.arrived(Lane::Udp, ttl);
+            if answer.initiator != self.seed.ike_spi(number) {
+                return;
+            }
+            match (slot, number) {
+                (Slot::Ladder, 0x80..) => self.ladder.arrived(Lane::Udp, number & 0x7f),
+                (Slot::Mtu, 0x40..0x80) => self.search.answered(now, u16::from(number & 0x3f)),
+                _ => {}
             }
             return;
         };
@@ -129,43 +134,36 @@ impl Probe {
         let version = if answer.major == 1 { Version::One } else { Version::Two };
         // A server that knows only version 1 may answer version 2 with a refusal: the same version then.
         self.version.get_or_insert(version);
-        let first = !self.of(kind).answered;
-        if first {
-            let [five, four] = &mut self.answers;
-            if kind == Kind::Ike500 {
-                *five = Some(answer);
-            } else if kind == Kind::Ike4500 {
-                *four = Some(answer);
-            }
-        }
-        // With another group it says from where it saw us come. Once.
-        let other = answer.group.filter(|group| *group != self.group && ike::knows(*group));
-        if let (Some(group), true, Kind::Ike500 | Kind::Ike4500) = (other, first, kind) {
-            self.group = group;
-            let asked = self.of_mut(kind);
-            asked.answered = true;
-            asked.sent += 1;
-            let message = self.message_again(kind);
-            self.queue.push_back(Action::Send(message));
-        } else if answer.destination_hash.is_some() && matches!(kind, Kind::Ike500 | Kind::Ike4500) {
-            // The answer to that.
-            let [five, four] = &mut self.answers;
-            let before = if kind == Kind::Ike4500 { four } else { five };
-            if let Some(before) = before.as_mut().filter(|before| before.destination_hash.is_none()) {
-                *before = answer;
-            }
-        }
-        if matches!(kind, Kind::Ike500 | Kind::Ike4500) {
-            self.nats = [Kind::Ike500, Kind::Ike4500].map(|kind| match self.nat(kind) {
-                Nat::Unknown => self.seen_as(kind),
-                known @ (Nat::None | Nat::Port(_) | Nat::Address) => known,
-            });
-        }
         self.answered(kind);
-    }
-
-    fn message_again(&mut self, kind: Kind) -> Outgoing {
-        self.message(kind, self.end)
+        let [five, four] = &mut self.answers;
+        let (place, cookie) = match (kind, &mut self.cookies) {
+            (Kind::Ike500, [cookie, _]) => (five, cookie),
+            (Kind::Ike4500, [_, cookie]) => (four, cookie),
+            _ => return,
+        };
+        // The one that says from where it saw us come is the best.
+        if place.is_none_or(|before| before.destination_hash.is_none()) {
+            *place = Some(answer);
+        }
+        if answer.destination_hash.is_none() {
+            // It does with another group, and with the cookie that it asks for.
+            let group = answer.group.filter(|group| *group != self.group && ike::knows(*group));
+            let news = answer.cookie.is_some() && answer.cookie != *cookie;
+            *cookie = answer.cookie.or(*cookie);
+            self.group = group.unwrap_or(self.group);
+            let asked = self.of_mut(kind);
+            if (news || group.is_some()) && asked.again < 2 {
+                asked.again += 1;
+                asked.sent += 1;
+                let message = self.message(kind, now);
+                self.queue.push_back(Action::Send(message));
+            }
+            return;
+        }
+        self.nats = [Kind::Ike500, Kind::Ike4500].map(|kind| match self.nat(kind) {
+            Nat::Unknown => self.seen_as(kind),
+            known @ (Nat::None | Nat::Port(_) | Nat::Address) => known,
+        });
     }
 
     fn gre(&mut self, _now: Timestamp, bytes: &[u8]) {
@@ -206,12 +204,7 @@ impl Probe {
             }
             Quoted::Echo { id, sequence } if id == self.seed.echo => {
                 return match said {
-                    Said::TooBig(mtu) if sequence > 0 => {
-                        let hop =
-                            self.ladder.routers().find(|(_, router)| *router == from).map(|(hop, _)| hop);
-                        self.search.told(from, hop);
-                        self.search.too_big(now, mtu);
-                    }
+                    Said::TooBig(mtu) if sequence > 0 => self.too_big(now, from, mtu),
                     Said::TimeExceeded
                     | Said::NoPort
                     | Said::NoProtocol
@@ -219,6 +212,12 @@ impl Probe {
                     | Said::Unreachable
                     | Said::TooBig(_) => self.refused(Kind::Ping, from, said),
                 };
+            }
+            Quoted::Udp { from: port, .. } if port == self.port(Slot::Mtu) => {
+                if let Said::TooBig(mtu) = said {
+                    self.too_big(now, from, mtu);
+                }
+                return;
             }
             Quoted::Udp { from: port, .. } => {
                 let slot = Slot::ALL.into_iter().find(|slot| self.port(*slot) == port);
@@ -240,6 +239,12 @@ impl Probe {
             }
             Said::TooBig(_) => {}
         }
+    }
+
+    fn too_big(&mut self, now: Timestamp, from: IpAddr, mtu: Option<u16>) {
+        let hop = self.ladder.routers().find(|(_, router)| *router == from).map(|(hop, _)| hop);
+        self.search.told(from, hop);
+        self.search.too_big(now, mtu);
     }
 
     fn refused(&mut self, kind: Kind, from: IpAddr, said: Said) {

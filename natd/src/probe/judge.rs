@@ -280,7 +280,7 @@ impl<'a> Judge<'a> {
         let vpn = Some(Vpn::Ike);
         // Where large packets get lost without a word, so do the fragments, which are as large.
         let hole = probe.search.teller.is_none() && probe.search.found().1.is_some();
-        let hole = hole && probe.of(Kind::Ping).answered;
+        let hole = hole && probe.measures();
         if self.silent(Kind::IkeFragmented) && large.answered && !hole {
             let facts = vec![
                 format!("IKE in one packet of {LARGE} bytes is answered"),
@@ -289,7 +289,7 @@ impl<'a> Judge<'a> {
             self.add(Code::FragmentsDropped, Confidence::High, vpn, facts);
         }
         let (fits, Some(too_big)) = probe.search.found() else { return };
-        if !probe.of(Kind::Mtu).done || !probe.of(Kind::Ping).answered {
+        if !probe.of(Kind::Mtu).done || !probe.measures() {
             return;
         }
         let mut facts = vec![self.fact(Kind::Mtu)];

@@ -87,6 +87,8 @@ pub(crate) struct Asked {
     /// This machine could not send it.
     pub(crate) unsent: bool,
     pub(crate) done: bool,
+    /// Sent once more because the server asked for something else.
+    again: u8,
     told: bool,
 }
 
@@ -112,6 +114,7 @@ pub struct Probe {
     pub(crate) version: Option<Version>,
     pub(crate) answers: [Option<ike::Answer>; 2],
     pub(crate) nats: [Nat; 2],
+    cookies: [Option<ike::Cookie>; 2],
     pub(crate) l2tp: Option<L2tpAnswer>,
     pub(crate) invalid_spi: bool,
     /// PPTP's GRE came in.
@@ -180,6 +183,7 @@ impl Probe {
             version: None,
             answers: [None; 2],
             nats: [Nat::Unknown; 2],
+            cookies: [None; 2],
             l2tp: None,
             invalid_spi: false,
             gre_in: false,
@@ -248,6 +252,7 @@ impl Probe {
             said: None,
             unsent: false,
             done: true,
+            again: 0,
             told: true,
         };
         self.asked.get(kind as usize).unwrap_or(NOTHING)
@@ -295,7 +300,8 @@ impl Probe {
         }
         self.of_mut(Kind::WireGuard).done = true;
         self.search.expire(now);
-        if self.of(Kind::Ping).done && !self.of(Kind::Ping).answered || self.search.done() {
+        let deaf = [Kind::Ping, Kind::Ike500, Kind::Ike4500].map(|kind| *self.of(kind));
+        if deaf.iter().all(|asked| asked.done && !asked.answered) || self.search.done() {
             self.of_mut(Kind::Mtu).done = true;
         }
         if matches!(self.control, Control::Failed(_)) {
@@ -372,12 +378,18 @@ impl Probe {
         match kind {
             Kind::IkeLarge | Kind::IkeFragmented => self.ike_port().is_some(),
             Kind::PptpGre => matches!(self.control, Control::Call(_)),
-            Kind::Mtu => self.of(Kind::Ping).answered && self.search.ready(now),
+            Kind::Mtu => self.measures() && self.search.ready(now),
             // Where port 500 is silent, its turn comes first: it may know the version.
             Kind::Ike4500 => self.of(Kind::Ike500).sent > 0,
             Kind::Ping | Kind::Ike500 | Kind::Pptp | Kind::L2tp | Kind::OpenVpn | Kind::Tls => true,
             Kind::Esp | Kind::Gre | Kind::WireGuard => false,
         }
+    }
+
+    /// Is there something to measure the path's MTU with: pings, or IKE where those are not answered?
+    pub(crate) fn measures(&self) -> bool {
+        let ping = self.of(Kind::Ping);
+        ping.answered || ping.done && self.ike_port().is_some() && !self.search.vain()
     }
 
     /// The port on which IKE is answered, 500 where both are or may yet be.
@@ -400,7 +412,7 @@ impl Probe {
             Slot::Fragmented => Some(Kind::IkeFragmented),
             Slot::L2tp => Some(Kind::L2tp),
             Slot::OpenVpn => Some(Kind::OpenVpn),
-            Slot::Ladder => None,
+            Slot::Ladder | Slot::Mtu => None,
         }
     }
 }

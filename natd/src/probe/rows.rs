@@ -401,8 +401,8 @@ impl Probe {
     }
 
     fn mtu(&self) -> (Verdict, String) {
-        if !self.of(Kind::Ping).answered {
-            return (Verdict::CannotTell, "ping is not answered".into());
+        if !self.measures() {
+            return (Verdict::CannotTell, "neither ping nor IKE is answered".into());
         }
         let (fits, too_big) = self.search.found();
         let note = match too_big {

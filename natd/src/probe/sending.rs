@@ -5,6 +5,7 @@ use nat_core::time::Timestamp;
 use super::ike::{Init, Offer, Version};
 use super::ladder::Lane;
 use super::messages;
+use super::mtu::Search;
 use super::{Carrier, Control, Cutting, FRAGMENTED, Kind, LARGE, Outgoing, Probe, Slot, TRIES};
 
 impl Probe {
@@ -34,6 +35,16 @@ impl Probe {
                 let sequence = u32::from(self.of(kind).sent.saturating_sub(1));
                 raw(Carrier::Gre, messages::gre(call, sequence, 0))
             }
+            Kind::Mtu if !self.of(Kind::Ping).answered => {
+                if self.of(kind).sent == 1 {
+                    self.search = Search::by_ike(self.target.mtu, self.target.server.is_ipv6());
+                }
+                let (number, size) = self.search.next(now);
+                Outgoing {
+                    cutting: Cutting::Forbidden,
+                    ..udp(Slot::Mtu, port, self.measuring(port, number, size))
+                }
+            }
             Kind::Mtu => {
                 let (number, size) = self.search.next(now);
                 Outgoing { cutting: Cutting::Forbidden, ..raw(Carrier::Icmp, self.echo(number, size)) }
@@ -48,17 +59,47 @@ impl Probe {
         // Version 2 first; version 1 for servers that do not know it.
         let guess = if self.of(kind).sent > TRIES { Version::One } else { Version::Two };
         let version = self.version.unwrap_or(guess);
-        let marker = if port == 4500 { 4 } else { 0 };
-        let header = if self.target.server.is_ipv6() { 48 } else { 28 };
+        let [five, four] = self.cookies;
         let init = Init {
             version,
             spi: self.seed.ike_spi(kind as u8),
             offer: Offer::Usual { group: self.group },
             from: (self.target.local, self.port(slot)),
             to: (self.target.server, port),
-            length: packet.saturating_sub(header + marker),
+            length: 0,
+            cookie: match slot {
+                Slot::Ike500 => five,
+                Slot::Ike4500 => four,
+                Slot::Large | Slot::Fragmented | Slot::Ladder | Slot::L2tp | Slot::OpenVpn | Slot::Mtu => {
+                    None
+                }
+            },
             random: &self.seed.random,
         };
+        self.sized(init, packet)
+    }
+
+    /// One that the server refuses at once, in a packet of `size` bytes.
+    fn measuring(&self, port: u16, number: u16, size: u16) -> Vec<u8> {
+        let number = u8::try_from(number).unwrap_or(0) & 0x3f;
+        let init = Init {
+            version: self.version.unwrap_or(Version::Two),
+            spi: self.seed.ike_spi(0x40 | number),
+            offer: Offer::Unknown,
+            from: (self.target.local, self.port(Slot::Mtu)),
+            to: (self.target.server, port),
+            length: 0,
+            cookie: None,
+            random: &self.seed.random,
+        };
+        self.sized(init, usize::from(size))
+    }
+
+    /// Padded, so that the whole packet has `size` bytes.
+    fn sized(&self, mut init: Init<'_>, size: usize) -> Vec<u8> {
+        let marker = if init.to.1 == 4500 { 4 } else { 0 };
+        let header = if self.target.server.is_ipv6() { 48 } else { 28 };
+        init.length = size.saturating_sub(header + marker);
         let mut bytes = vec![0; marker];
         bytes.extend(init.bytes());
         bytes
@@ -102,6 +143,7 @@ impl Probe {
             from: (self.target.local, self.port(Slot::Ladder)),
             to: (self.target.server, 500),
             length: 0,
+            cookie: None,
             random: &self.seed.random,
         };
         // The shortest padding is six bytes.

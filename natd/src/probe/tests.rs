@@ -28,6 +28,10 @@ struct World {
     routers: bool,
     /// Does it answer other groups than 19?
     any_group: bool,
+    /// Does it want its cookie back first?
+    cookie: bool,
+    /// The largest packet that comes through.
+    mtu: usize,
 }
 
 const OPEN: World = World {
@@ -39,6 +43,8 @@ const OPEN: World = World {
     ping: true,
     routers: true,
     any_group: true,
+    cookie: false,
+    mtu: 1500,
 };
 const SILENT: World =
     World { udp: &[], tcp: false, gre: false, fragments: false, ping: false, routers: false, ..OPEN };
@@ -139,6 +145,9 @@ impl World {
             }
             return;
         }
+        if packet.cutting == Cutting::Forbidden && whole.len() + 20 > self.mtu {
+            return;
+        }
         if packet.cutting == Cutting::Allowed && whole.len() > 1480 && !self.fragments {
             return;
         }
@@ -179,6 +188,10 @@ impl World {
         out.put(&spi);
         out.put(&[9; 8]);
         out.put(&[41, 0x20, 34, 0x20, 0, 0, 0, 0, 0, 0, 0, 0]);
+        if self.cookie && message[16] != 41 {
+            out.put(&[0, 0, 0, 16, 0, 0, 0x40, 6, 1, 2, 3, 4, 5, 6, 7, 8]);
+            return out.0;
+        }
         if !self.any_group && !message.windows(6).any(|at| at == [0, 72, 0, 19, 0, 0]) {
             out.put(&[0, 0, 0, 10, 0, 0, 0, 17, 0, 19]);
             return out.0;
@@ -286,8 +299,12 @@ fn a_nat_on_the_way_shows_in_the_answer() {
     let run = Run::of(other);
     assert_eq!(run.codes(), ["CGNAT"]);
     assert_eq!(run.row(Kind::Ike500).1, "IKEv2, a NAT on the way");
-    let run = Run::of(World { any_group: false, ..other });
-    assert_eq!(run.codes(), ["CGNAT"], "{:?}", run.report.rows);
+    for (any_group, cookie) in [(false, false), (true, true), (false, true)] {
+        let run = Run::of(World { any_group, cookie, ..other });
+        assert_eq!(run.codes(), ["CGNAT"], "{:?}", run.report.rows);
+        let sent = run.report.rows.iter().find(|row| row.kind == Kind::Ike500).map(|row| row.sent);
+        assert_eq!(sent, Some(1 + u8::from(!any_group) + u8::from(cookie)));
+    }
 }
 
 #[test]
@@ -320,6 +337,26 @@ fn the_readme_lists_the_fields_of_the_json() {
         list
     };
     assert_eq!(sorted(listed), sorted(emitted));
+}
+
+#[test]
+fn where_pings_are_silent_ike_measures_the_path() {
+    for mtu in [1500, 1454] {
+        let run = Run::of(World { ping: false, mtu, ..OPEN });
+        let note = if mtu == 1500 {
+            "1500 bytes, as much as the interface takes"
+        } else {
+            "1454 bytes; the interface takes 1500"
+        };
+        assert_eq!(run.row(Kind::Mtu), (Verdict::Reaches, note));
+        assert_eq!(run.codes().contains(&"MTU-WAN-WRONG"), mtu == 1454);
+        assert!(
+            run.packets.iter().filter(|(_, packet)| packet.carrier == Carrier::Udp(Slot::Mtu, 500)).count()
+                <= 10
+        );
+    }
+    let silent = Run::of(World { udp: &[], ping: false, ..OPEN });
+    assert_eq!(silent.row(Kind::Mtu), (Verdict::CannotTell, "neither ping nor IKE is answered"));
 }
 
 #[test]
