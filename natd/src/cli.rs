@@ -31,7 +31,7 @@ pub enum ExitCode {
     NotRunning = 4,
     /// The user may not do that.
     NoPermission = 5,
-    /// `diagnose` and `capture`: no VPN was seen, or not enough of one to say anything.
+    /// `diagnose` and `capture`: no VPN was seen, or not enough of one to say anything; `probe`: none answered.
     NothingSeen = 6,
 }
 

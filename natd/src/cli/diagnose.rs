@@ -42,11 +42,15 @@ fn show(report: &DiagnosisReport, json: bool, out: &mut dyn Write) -> Result<Exi
     } else {
         text(report, &clock::local_offset, out)?;
     }
-    Ok(match report.verdict {
+    Ok(exit_code(report.verdict))
+}
+
+const fn exit_code(verdict: Verdict) -> ExitCode {
+    match verdict {
         Verdict::Healthy => ExitCode::Fine,
         Verdict::Problem => ExitCode::Problem,
         Verdict::NothingSeen => ExitCode::NothingSeen,
-    })
+    }
 }
 
 /// What the running natd is asked.
@@ -158,8 +162,7 @@ pub(super) fn probe(options: &ProbeOptions, out: &mut dyn Write) -> Result<ExitC
         }
     };
     match crate::io::probe::run(options, out, &mut progress) {
-        Ok(true) => Ok(ExitCode::Problem),
-        Ok(false) => Ok(ExitCode::Fine),
+        Ok(verdict) => Ok(exit_code(verdict)),
         Err(ProbeError::Output(error)) => Err(Failure::Output(error)),
         Err(error @ ProbeError::Permission) => Err(Failure::Permission(error.to_string())),
         Err(

@@ -6,7 +6,6 @@ use std::mem::size_of;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, ToSocketAddrs, UdpSocket};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 
-use diagnosis::Group;
 use nat_core::time::Timestamp;
 
 use super::clock;
@@ -14,6 +13,7 @@ use super::netlink::{check, family, set_option, socklen};
 use crate::probe::{
     Action, Carrier, Cutting, Ending, Outgoing, Probe, ProbeReport, Said, Service, Slot, Target, show,
 };
+use crate::report::diagnosis::Verdict;
 
 /// What is probed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,7 +75,7 @@ impl std::error::Error for ProbeError {}
 /// Probes the server, over IPv4 and IPv6 where it has both, and writes what was found to `out`. `progress` gets a
 /// line for each kind of packet as it is settled. Takes up to 75 seconds for each address.
 ///
-/// Answers whether a problem was found.
+/// Answers what was found, of all addresses: a problem of one is one; what works with one works.
 ///
 /// # Errors
 /// See [`ProbeError`].
@@ -83,7 +83,7 @@ pub fn run(
     options: &ProbeOptions,
     out: &mut dyn Write,
     progress: &mut dyn FnMut(&str),
-) -> Result<bool, ProbeError> {
+) -> Result<Verdict, ProbeError> {
     let (name, addrs) = resolve(options)?;
     let mut reports = Vec::new();
     let mut failed = None;
@@ -111,7 +111,9 @@ pub fn run(
                 .map_err(ProbeError::Output)?;
         }
     }
-    Ok(reports.iter().flat_map(|report| &report.findings).any(|finding| finding.code.group() != Group::Note))
+    let some = |outcome| reports.iter().any(|report| report.outcome() == outcome);
+    let found = [Verdict::Problem, Verdict::Healthy].into_iter().find(|outcome| some(*outcome));
+    Ok(found.unwrap_or(Verdict::NothingSeen))
 }
 
 /// The server's name, where it is one, and an address of each version.
@@ -185,9 +187,7 @@ fn probe(
             Action::Done => break,
         }
         while let Some(kind) = probe.settled() {
-            if let Some(row) = probe.report().rows.iter().find(|row| row.kind == kind) {
-                progress(&show::line(row));
-            }
+            progress(&show::line(&probe.row(kind)));
         }
     }
     Ok(probe.report())

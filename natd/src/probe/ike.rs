@@ -42,8 +42,30 @@ pub struct Init<'a> {
     pub to: (IpAddr, u16),
     /// Padded with vendor IDs to this many bytes, where that is more.
     pub length: usize,
+    /// What the server asked to be sent back (RFC 7296 section 2.6).
+    pub cookie: Option<Cookie>,
     /// Unpredictable bytes for the key and the nonce, at least 300.
     pub random: &'a [u8],
+}
+
+/// A cookie of version 2: 1 to 64 bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cookie {
+    length: u8,
+    bytes: [u8; 64],
+}
+
+impl Cookie {
+    fn new(from: &[u8]) -> Option<Self> {
+        let mut bytes = [0; 64];
+        bytes.get_mut(..from.len())?.copy_from_slice(from);
+        let length = u8::try_from(from.len()).ok().filter(|length| *length > 0)?;
+        Some(Self { length, bytes })
+    }
+
+    fn bytes(&self) -> &[u8] {
+        self.bytes.get(..usize::from(self.length)).unwrap_or_default()
+    }
 }
 
 /// The group offered at first: 2048-bit MODP (RFC 3526).
@@ -51,6 +73,7 @@ pub const FIRST_GROUP: u16 = 14;
 
 const INIT_EXCHANGE: u8 = 34;
 const MAIN_MODE: u8 = 2;
+const COOKIE: u16 = 16_390;
 const NAT_DETECTION_SOURCE: u16 = 16_388;
 const NAT_DETECTION_DESTINATION: u16 = 16_389;
 /// Of transforms: the IANA registry "Internet Key Exchange Version 2 (IKEv2) Parameters" keeps it for private use.
@@ -73,8 +96,12 @@ impl Init<'_> {
         out.put(&self.spi);
         out.put(&[0; 8]);
         let version_two = self.version == Version::Two;
-        // Next payload: SA.
-        out.put(if version_two { &[33, 0x20, INIT_EXCHANGE, 0x08] } else { &[1, 0x10, MAIN_MODE, 0] });
+        // Next payload: SA, or the cookie.
+        out.put(match (version_two, self.cookie) {
+            (true, Some(_)) => &[41, 0x20, INIT_EXCHANGE, 0x08],
+            (true, None) => &[33, 0x20, INIT_EXCHANGE, 0x08],
+            (false, _) => &[1, 0x10, MAIN_MODE, 0],
+        });
         out.put(&[0; 8]);
         if version_two {
             self.payloads_two(&mut out)
@@ -91,6 +118,13 @@ impl Init<'_> {
             Offer::Usual { group } => group,
             Offer::Unknown => 2,
         };
+        if let Some(cookie) = self.cookie {
+            out.nest(&[33, 0], |notify| {
+                notify.put(&[0, 0]);
+                notify.put16(COOKIE);
+                notify.put(cookie.bytes());
+            });
+        }
         out.nest(&[34, 0], |sa| match self.offer {
             Offer::Usual { .. } => {
                 proposal_two(sa, 1, &[(12, 256), (12, 128), (3, 0)], &[2, 5], &[2, 12]);
@@ -260,6 +294,8 @@ pub struct Answer {
     pub notify: Option<u16>,
     /// The group that an INVALID_KE_PAYLOAD asks for.
     pub group: Option<u16>,
+    /// What the server wants back before it looks at the message.
+    pub cookie: Option<Cookie>,
     /// The SPI that an INVALID_SPI names.
     pub invalid_spi: Option<u32>,
     /// Of the address and port that the server saw the message come from.
@@ -307,7 +343,6 @@ pub fn answer(message: &[u8]) -> Option<Answer> {
 fn notify(answer: &mut Answer, body: &mut Reader<'_>) {
     const INVALID_SPI: u16 = 11;
     const INVALID_KE_PAYLOAD: u16 = 17;
-    const COOKIE: u16 = 16_390;
     const REDIRECT: u16 = 16_407;
     let Some([_protocol, spi_length, high, low]) = body.array() else { return };
     let kind = u16::from_be_bytes([high, low]);
@@ -318,6 +353,7 @@ fn notify(answer: &mut Answer, body: &mut Reader<'_>) {
         INVALID_KE_PAYLOAD if answer.major == 2 => {
             answer.group = body.array().map(u16::from_be_bytes);
         }
+        COOKIE => answer.cookie = Cookie::new(body.0),
         INVALID_SPI => {
             let named = body.array().or_else(|| spi?.first_chunk().copied());
             answer.invalid_spi = named.map(u32::from_be_bytes);
@@ -355,7 +391,35 @@ mod tests {
     fn init(version: Version, offer: Offer, length: usize) -> Vec<u8> {
         let random = [7; 300];
         let spi = [1, 2, 3, 4, 5, 6, 7, 8];
-        Init { version, spi, offer, from: US, to: SERVER, length, random: &random }.bytes()
+        Init { version, spi, offer, from: US, to: SERVER, length, cookie: None, random: &random }.bytes()
+    }
+
+    #[test]
+    fn a_cookie_comes_first_and_is_sent_back_as_it_was() {
+        for length in [0, 1, 64, 65] {
+            let mut asked = vec![9; 16];
+            asked.extend([41, 0x20, 34, 0x20, 0, 0, 0, 0, 0, 0, 0, 0]);
+            asked.extend([0, 0, 0, 8 + length, 0, 0, 0x40, 6]);
+            asked.extend(vec![0xc0; usize::from(length)]);
+            let read = answer(&asked).unwrap();
+            assert_eq!((read.notify, read.cookie.is_some()), (Some(16_390), (1..=64).contains(&length)));
+            let message = Init {
+                version: Version::Two,
+                spi: [1; 8],
+                offer: Offer::Usual { group: 14 },
+                from: US,
+                to: SERVER,
+                length: 0,
+                cookie: read.cookie,
+                random: &[7; 300],
+            }
+            .bytes();
+            assert!(payloads_fit(&message));
+            assert_eq!(answer(&message).unwrap().cookie, read.cookie);
+            if read.cookie.is_some() {
+                assert_eq!(message[28..36], [33, 0, 0, 8 + length, 0, 0, 0x40, 6]);
+            }
+        }
     }
 
     #[test]

@@ -1,417 +1,63 @@
-//! What the answers mean: a row for each kind, and the findings that follow.
+//! The findings that follow from the answers.
 
+use std::cmp::Reverse;
 use std::net::IpAddr;
 
-use diagnosis::{Code, Confidence, Evidence, Finding, Findings, Party};
-use nat_core::time::Timestamp;
+use diagnosis::words::words;
+use diagnosis::{Code, Confidence, Evidence, Finding, Group, Party};
 use passthrough::view::Vpn;
 
-use super::ike::{Answer, nat_hash, notify_name};
 use super::ladder::{Lane, Reach};
 use super::messages::{L2tpAnswer, Said};
-use super::{Control, Ending, FRAGMENTED, Failure, Kind, LARGE, Probe, Slot, Target, Tls};
+use super::rows::{Found, Nat, because};
+use super::{Control, Ending, FRAGMENTED, Failure, Kind, LARGE, Probe, Tls};
 
-/// What became of one kind of packet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// The server answers.
-    Answers,
-    /// It comes through, as far as anything does.
-    Reaches,
-    /// It comes to this hop, the last before the server; what is behind shows nothing.
-    ReachesHop(u8),
-    /// The server says that it does not have it.
-    NotOffered,
-    /// Somebody on the way says no.
-    Refused,
-    /// It is lost at or just after this hop (0: this machine), or nobody knows where.
-    Lost(Option<u8>),
-    /// Nothing shows what became of it.
-    CannotTell,
-    /// It was not tried.
-    NotTried,
-}
-
-impl Verdict {
-    /// For programs.
-    pub const fn key(self) -> &'static str {
-        match self {
-            Self::Answers => "answers",
-            Self::Reaches => "reaches",
-            Self::ReachesHop(_) => "reaches the last hop",
-            Self::NotOffered => "not offered",
-            Self::Refused => "refused on the way",
-            Self::Lost(_) => "lost",
-            Self::CannotTell => "cannot be told",
-            Self::NotTried => "not tried",
-        }
-    }
-}
-
-/// A row of the table.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Row {
-    /// What was sent.
-    pub kind: Kind,
-    /// How many packets, or connections.
-    pub sent: u8,
-    /// What became of them.
-    pub verdict: Verdict,
-    /// More about it.
-    pub note: String,
-}
-
-/// What one address of a server told.
-#[derive(Clone, Debug)]
-pub struct ProbeReport {
-    /// Who was asked from where.
-    pub target: Target,
-    /// When it began.
-    pub start: Timestamp,
-    /// When it ended.
-    pub end: Timestamp,
-    /// One for each kind.
-    pub rows: Vec<Row>,
-    /// The routers on the way that answered, by their hop from 1.
-    pub hops: Vec<(u8, IpAddr)>,
-    /// What follows.
-    pub findings: Vec<Finding>,
-}
-
-impl Probe {
-    /// What is known now.
-    pub fn report(&self) -> ProbeReport {
-        let rows = Kind::ALL.map(|kind| {
-            let (verdict, note) = self.verdict(kind);
-            let lane = if kind == Kind::Gre { Lane::Gre } else { Lane::Esp };
-            let climbs = matches!(kind, Kind::Esp | Kind::Gre);
-            let sent = if climbs { self.ladder.sent(lane) } else { self.of(kind).sent };
-            Row { kind, sent, verdict, note }
-        });
-        let start = self.start.unwrap_or_default();
-        let mut findings = Findings::default();
-        Judge { probe: self, start, out: &mut findings }.all();
-        for finding in &mut findings.list {
-            finding.device = Some(self.target.local);
-            finding.server = Some(self.target.server);
-        }
-        ProbeReport {
-            target: self.target.clone(),
-            start,
-            end: self.end,
-            rows: rows.to_vec(),
-            hops: self.ladder.routers().collect(),
-            findings: findings.list,
-        }
-    }
-
-    fn verdict(&self, kind: Kind) -> (Verdict, String) {
-        let asked = self.of(kind);
-        match kind {
-            Kind::Ike500 | Kind::Ike4500 if asked.answered => (Verdict::Answers, self.ike_note(kind)),
-            Kind::L2tp if asked.answered => (
-                Verdict::Answers,
-                match self.l2tp {
-                    Some(L2tpAnswer::Open { .. }) => "opens a tunnel without IPsec".into(),
-                    Some(L2tpAnswer::Stop { result }) => format!("refuses a tunnel (StopCCN {result})"),
-                    Some(L2tpAnswer::Other) | None => String::new(),
-                },
-            ),
-            Kind::Ping | Kind::IkeLarge | Kind::IkeFragmented | Kind::OpenVpn if asked.answered => {
-                (Verdict::Answers, String::new())
-            }
-            Kind::PptpGre if asked.answered => (Verdict::Answers, "both ways".into()),
-            Kind::Esp | Kind::Gre => self.reach(kind),
-            Kind::WireGuard => (Verdict::CannotTell, "it answers only those whose key it knows".into()),
-            Kind::Pptp => self.pptp(),
-            Kind::Tls => self.tls(),
-            Kind::Mtu => self.mtu(),
-            Kind::IkeLarge | Kind::IkeFragmented if asked.sent == 0 => {
-                (Verdict::NotTried, "IKE is not answered".into())
-            }
-            Kind::PptpGre if asked.sent == 0 => (Verdict::NotTried, "it needs a PPTP call".into()),
-            Kind::PptpGre if !asked.done => (Verdict::CannotTell, String::new()),
-            Kind::PptpGre => {
-                let way =
-                    if self.gre_in { "the server's comes in, ours is not answered" } else { "none comes in" };
-                match self.reach(Kind::Gre) {
-                    (verdict @ (Verdict::Lost(_) | Verdict::Refused), note) => {
-                        (verdict, format!("{way}; {note}"))
-                    }
-                    _ => (Verdict::Lost(None), way.to_owned()),
-                }
-            }
-            Kind::Ping
-            | Kind::Ike500
-            | Kind::Ike4500
-            | Kind::IkeLarge
-            | Kind::IkeFragmented
-            | Kind::L2tp
-            | Kind::OpenVpn => self.silence(kind),
-        }
-    }
-
-    /// No answer of the protocol's own came.
-    fn silence(&self, kind: Kind) -> (Verdict, String) {
-        let asked = self.of(kind);
-        if let Some((by, said)) = asked.said {
-            if asked.unsent {
-                return (Verdict::NotTried, format!("this machine does not send it: {}", because(said)));
-            }
-            let own = by == self.target.server && matches!(said, Said::NoPort | Said::NoProtocol);
-            let verdict = if own { Verdict::NotOffered } else { Verdict::Refused };
-            return (verdict, format!("{by}: {}", because(said)));
-        }
-        if asked.sent == 0 {
-            return (Verdict::NotTried, String::new());
-        }
-        let small = [Kind::Ike500, Kind::Ike4500].map(|kind| self.of(kind).answered);
-        match (kind, small) {
-            (Kind::Ike500, _) => match self.ladder.reach(Lane::Udp) {
-                Reach::Lost { after } => {
-                    (Verdict::Lost(Some(after)), "other packets come farther".to_owned())
-                }
-                Reach::Refused { by, said, .. } => (Verdict::Refused, format!("{by}: {}", because(said))),
-                Reach::LastHop { hop } => (
-                    Verdict::CannotTell,
-                    format!("no answer; it comes to hop {hop}, the last before the server"),
-                ),
-                Reach::Unknown { after } if after > 0 => {
-                    (Verdict::CannotTell, format!("no answer; behind hop {after} nothing answers"))
-                }
-                Reach::Unknown { .. } | Reach::Server | Reach::NotSent => {
-                    (Verdict::CannotTell, "no answer".to_owned())
-                }
-            },
-            (Kind::Ike4500, [true, _]) => {
-                (Verdict::Lost(None), "no answer, though UDP 500 is answered".into())
-            }
-            (Kind::IkeLarge | Kind::IkeFragmented, _) => {
-                (Verdict::Lost(None), "no answer, though small ones are answered".into())
-            }
-            (Kind::L2tp, _) => {
-                (Verdict::CannotTell, "no answer; many servers answer only inside IPsec".into())
-            }
-            (Kind::OpenVpn, _) => {
-                (Verdict::CannotTell, "no answer; with tls-auth or tls-crypt there is none".into())
-            }
-            (
-                Kind::Ping
-                | Kind::Ike4500
-                | Kind::Esp
-                | Kind::Gre
-                | Kind::Pptp
-                | Kind::PptpGre
-                | Kind::WireGuard
-                | Kind::Tls
-                | Kind::Mtu,
-                _,
-            ) => (Verdict::CannotTell, "no answer".into()),
-        }
-    }
-
-    fn ike_note(&self, kind: Kind) -> String {
-        let [first, second] = &self.answers;
-        let Some(answer) = (if kind == Kind::Ike500 { first } else { second }) else { return String::new() };
-        let mut note = format!("IKEv{}", answer.major);
-        if let Some(kind) = answer.notify {
-            note.push_str(&format!(", {}", notify_name(kind)));
-        }
-        match self.nat(kind) {
-            Nat::None => note.push_str(", no NAT on the way"),
-            Nat::Port(port) => {
-                note.push_str(&format!(", sees our address, and port {port} for {}", self.port(slot(kind))));
-            }
-            Nat::Address => note.push_str(", a NAT on the way"),
-            Nat::Unknown => {}
-        }
-        if self.server_behind_nat(kind) {
-            note.push_str(", the server says that it is behind a NAT itself");
-        }
-        note
-    }
-
-    fn answer(&self, kind: Kind) -> Option<&Answer> {
-        let [first, second] = &self.answers;
-        (if kind == Kind::Ike500 { first } else { second }).as_ref()
-    }
-
-    /// What the server's hash says of NATs on the way.
-    fn nat(&self, kind: Kind) -> Nat {
-        let Some((answer, hash)) = self.answer(kind).and_then(|a| Some((a, a.destination_hash?))) else {
-            return Nat::Unknown;
-        };
-        let of = |port| nat_hash(answer.initiator, answer.responder, self.target.local, port);
-        let own = self.port(slot(kind));
-        if of(own) == hash {
-            return Nat::None;
-        }
-        (1..=u16::MAX).find(|port| of(*port) == hash).map_or(Nat::Address, Nat::Port)
-    }
-
-    fn server_behind_nat(&self, kind: Kind) -> bool {
-        let port = if kind == Kind::Ike500 { 500 } else { 4500 };
-        self.answer(kind).is_some_and(|answer| {
-            let expected = nat_hash(answer.initiator, answer.responder, self.target.server, port);
-            answer.source_hash.is_some_and(|hash| hash != expected)
-        })
-    }
-
-    fn reach(&self, kind: Kind) -> (Verdict, String) {
-        let lane = if kind == Kind::Esp { Lane::Esp } else { Lane::Gre };
-        if kind == Kind::Gre && self.of(Kind::PptpGre).answered {
-            return (Verdict::Reaches, "PPTP's GRE goes both ways".into());
-        }
-        match self.ladder.reach(lane) {
-            Reach::Server if self.invalid_spi && kind == Kind::Esp => {
-                (Verdict::Reaches, "the server: it does not know our SPI".into())
-            }
-            Reach::Server => (Verdict::Reaches, "the server itself answers".into()),
-            Reach::Refused { by, said, .. } if by == self.target.local => {
-                (Verdict::NotTried, format!("this machine does not send it: {}", because(said)))
-            }
-            Reach::Refused { by, said, .. } => (Verdict::Refused, format!("{by}: {}", because(said))),
-            Reach::Lost { after } => (Verdict::Lost(Some(after)), self.farther(lane, after)),
-            Reach::LastHop { hop } => (
-                Verdict::ReachesHop(hop),
-                "the last before the server: lost just behind it, or the server is silent".into(),
-            ),
-            Reach::Unknown { after: 0 } => (Verdict::CannotTell, "no hop answers for any packet".into()),
-            Reach::Unknown { after } => {
-                (Verdict::CannotTell, format!("behind hop {after} no hop answers for any packet"))
-            }
-            Reach::NotSent => (Verdict::NotTried, String::new()),
-        }
-    }
-
-    /// Who came farther than `after`.
-    fn farther(&self, lane: Lane, after: u8) -> String {
-        let others = [(Lane::Udp, "UDP 500"), (Lane::Esp, "ESP"), (Lane::Gre, "GRE")];
-        let farther = others.into_iter().find(|(other, _)| {
-            *other != lane
-                && !matches!(self.ladder.reach(*other), Reach::Lost { after: other } if other <= after)
-                && self.ladder.reach(*other) != Reach::NotSent
-        });
-        let (heard, name) = (self.ladder.heard(), farther.map_or("another packet", |(_, name)| name));
-        match self.ladder.server() {
-            Some(server) => format!("{name} comes to hop {heard}, and the server is at hop {server}"),
-            None => format!("{name} comes to hop {heard}"),
-        }
-    }
-
-    fn pptp(&self) -> (Verdict, String) {
-        let Control::Failed(failure) = self.control else {
-            return match self.control {
-                Control::Call(_) => (Verdict::Answers, "a call is set up".into()),
-                Control::Waiting | Control::Starting | Control::Calling | Control::Failed(_) => {
-                    (Verdict::CannotTell, String::new())
-                }
-            };
-        };
-        match failure {
-            Failure::Start(result) => (Verdict::Answers, format!("refuses us (SCCRP {result})")),
-            Failure::Call(result) => (Verdict::Answers, format!("refuses a call (OCRP {result})")),
-            Failure::NoCall => (Verdict::Answers, "no answer to a call".into()),
-            Failure::NoAnswer | Failure::Ended(_) | Failure::Broken(_) | Failure::Mute | Failure::Foreign => {
-                self.connection(Kind::Pptp, failure)
-            }
-        }
-    }
-
-    fn tls(&self) -> (Verdict, String) {
-        match self.tls {
-            Tls::Answered { alert: false } => (Verdict::Answers, String::new()),
-            Tls::Answered { alert: true } => (Verdict::Answers, "with an alert".into()),
-            Tls::Failed(failure) => self.connection(Kind::Tls, failure),
-            Tls::Waiting | Tls::Greeted => (Verdict::CannotTell, String::new()),
-        }
-    }
-
-    fn connection(&self, kind: Kind, failure: Failure) -> (Verdict, String) {
-        let by_other = self.of(kind).said.filter(|(by, _)| *by != self.target.server);
-        match failure {
-            Failure::Ended(Ending::Forbidden) => (Verdict::NotTried, "this machine does not allow it".into()),
-            Failure::Ended(_) if by_other.is_some() => {
-                let note = by_other.map(|(by, said)| format!("{by}: {}", because(said)));
-                (Verdict::Refused, note.unwrap_or_default())
-            }
-            Failure::Ended(Ending::Reset | Ending::Closed) => {
-                (Verdict::NotOffered, "the connection is refused".into())
-            }
-            Failure::Ended(Ending::Unreachable) => (Verdict::CannotTell, "there is no way there".into()),
-            Failure::Broken(Ending::Reset) => {
-                (Verdict::CannotTell, "it connects, and is reset after our first message".into())
-            }
-            Failure::Broken(_) => {
-                (Verdict::CannotTell, "it connects, and is closed after our first message".into())
-            }
-            Failure::Mute => (Verdict::CannotTell, "it connects, and says nothing".into()),
-            Failure::Foreign => (Verdict::CannotTell, "something else runs there".into()),
-            Failure::NoAnswer | Failure::Start(_) | Failure::Call(_) | Failure::NoCall => {
-                (Verdict::CannotTell, "no answer; a firewall there or on the way".into())
-            }
-        }
-    }
-
-    fn mtu(&self) -> (Verdict, String) {
-        if !self.of(Kind::Ping).answered {
-            return (Verdict::CannotTell, "ping is not answered".into());
-        }
-        let (fits, too_big) = self.search.found();
-        let note = match too_big {
-            None => format!("{fits} bytes, as much as the interface takes"),
-            Some(more) if more == fits + 1 => {
-                format!("{fits} bytes; the interface takes {}", self.target.mtu)
-            }
-            Some(more) => {
-                format!("between {fits} and {} bytes; the interface takes {}", more - 1, self.target.mtu)
-            }
-        };
-        (Verdict::Reaches, note)
-    }
-}
-
-/// What a server's NAT detection hash says.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Nat {
-    None,
-    /// Our address, and this port.
-    Port(u16),
-    Address,
-    Unknown,
-}
-
-const fn slot(kind: Kind) -> Slot {
-    if matches!(kind, Kind::Ike4500) { Slot::Ike4500 } else { Slot::Ike500 }
-}
-
-const fn because(said: Said) -> &'static str {
-    match said {
-        Said::TimeExceeded => "too many hops",
-        Said::NoPort => "port unreachable",
-        Said::NoProtocol => "protocol unreachable",
-        Said::Prohibited => "administratively prohibited",
-        Said::Unreachable => "host or network unreachable",
-        Said::TooBig(_) => "too big",
-    }
-}
-
-struct Judge<'a> {
+pub(super) struct Judge<'a> {
     probe: &'a Probe,
-    start: Timestamp,
-    out: &'a mut Findings,
+    out: Vec<Found>,
 }
 
-impl Judge<'_> {
+impl<'a> Judge<'a> {
+    pub(super) const fn new(probe: &'a Probe) -> Self {
+        Self { probe, out: Vec::new() }
+    }
+
+    /// What shows the same twice is one finding.
     fn add(
         &mut self,
         code: Code,
         confidence: Confidence,
         vpn: Option<Vpn>,
         evidence: Vec<String>,
-    ) -> &mut Finding {
-        let evidence = evidence.into_iter().map(Evidence::fact).collect();
-        self.out.add(code, confidence, vpn, 0, self.start, evidence)
+    ) -> &mut Found {
+        let evidence = evidence.into_iter().map(Evidence::fact);
+        if let Some(at) = self.out.iter().position(|found| found.finding.code == code) {
+            let found = self.out.get_mut(at).expect("it was found there");
+            let finding = &mut found.finding;
+            for fact in evidence {
+                if !finding.evidence.contains(&fact) {
+                    finding.evidence.push(fact);
+                }
+            }
+            finding.confidence = finding.confidence.max(confidence);
+            finding.vpn = finding.vpn.filter(|earlier| Some(*earlier) == vpn);
+            return found;
+        }
+        let finding = Finding {
+            code,
+            confidence,
+            owner: code.owner(),
+            vpn,
+            device: Some(self.probe.target.local),
+            server: Some(self.probe.target.server),
+            attempt: 0,
+            since: self.probe.start.unwrap_or_default(),
+            overcome: false,
+            evidence: evidence.collect(),
+        };
+        let words = words(code);
+        self.out.push(Found { finding, says: words.says.to_owned(), fix: words.fix.to_owned() });
+        self.out.last_mut().expect("just pushed")
     }
 
     /// "name: note", as in the row.
@@ -433,7 +79,8 @@ impl Judge<'_> {
         asked.sent > 0 && !asked.answered && asked.said.is_none()
     }
 
-    fn all(&mut self) {
+    /// All findings, in the order in which `natd diagnose` has them.
+    pub(super) fn all(mut self) -> Vec<Found> {
         let alive = self.alive();
         self.nats();
         self.server(alive);
@@ -443,10 +90,16 @@ impl Judge<'_> {
         self.pptp(alive);
         self.l2tp();
         self.tls();
+        self.out.sort_by_key(|Found { finding, .. }| {
+            let group = finding.code.group();
+            let is_vague = finding.confidence == Confidence::Low;
+            (group == Group::Note, is_vague, group, Reverse(finding.confidence))
+        });
+        self.out
     }
 
     /// Something of the server's own came.
-    fn alive(&self) -> bool {
+    pub(super) fn alive(&self) -> bool {
         let probe = self.probe;
         let here = |(by, _): (IpAddr, Said)| by == probe.target.server;
         Kind::ALL.into_iter().any(|kind| {
@@ -517,23 +170,10 @@ impl Judge<'_> {
                     None,
                     vec![format!("{by}: {}", because(said))],
                 );
-            } else {
-                let mut facts = vec!["nothing that was sent is answered by the server".to_owned()];
-                if probe.ladder.heard() > 0 {
-                    facts.push(format!("packets come to hop {} at least", probe.ladder.heard()));
-                }
-                let finding = self.add(Code::ServerDown, Confidence::Low, None, facts);
-                finding.owner = &[Party::Server, Party::Line];
             }
             return;
         }
         let udp = [Kind::Ike500, Kind::Ike4500, Kind::L2tp, Kind::OpenVpn];
-        let offered = udp.iter().chain(&[Kind::Pptp, Kind::Tls]).any(|kind| probe.of(*kind).answered);
-        let refuses = |kind: &Kind| probe.verdict(*kind).0 == Verdict::NotOffered;
-        if !offered && udp.iter().all(refuses) && refuses(&Kind::Pptp) {
-            let facts = vec!["it is there, and refuses every VPN that was tried".to_owned()];
-            self.add(Code::ServerDown, Confidence::Medium, None, facts);
-        }
         let silent = udp.iter().all(|kind| self.silent(*kind));
         let no_pptp = probe.control == Control::Failed(Failure::NoAnswer);
         if silent && no_pptp && matches!(probe.tls, Tls::Answered { .. }) {
@@ -558,23 +198,29 @@ impl Judge<'_> {
                 self.add(Code::Ike500NoReply, Confidence::High, Some(Vpn::Ike), facts);
             } else if let Reach::Lost { .. } = lost {
                 let facts = vec![sent, self.fact(Kind::Ike500)];
-                let finding = self.add(Code::Ike500NoReply, Confidence::Medium, Some(Vpn::Ike), facts);
-                finding.owner = &[Party::Line];
+                let found = self.add(Code::Ike500NoReply, Confidence::Medium, Some(Vpn::Ike), facts);
+                found.finding.owner = &[Party::Line];
             }
         }
         if self.silent(Kind::Ike4500) && answered(Kind::Ike500) {
             let facts = vec![self.sent(Kind::Ike4500), "the same to UDP 500 is answered".to_owned()];
             self.add(Code::Ike4500NoReply, Confidence::High, Some(Vpn::NatTraversal), facts);
         }
-        for kind in [Kind::Ike500, Kind::Ike4500] {
+        let mut forbidden = Vec::new();
+        for (kind, port) in [(Kind::Ike500, "500"), (Kind::Ike4500, "4500")] {
             let Some((by, said)) = probe.of(kind).said.filter(|_| !answered(kind)) else { continue };
             let facts = vec![self.fact(kind)];
             let server = by == probe.target.server;
             if probe.of(kind).unsent {
-                self.add(Code::LocalFirewall, Confidence::High, Some(Vpn::Ike), facts);
+                self.local_firewall(Vpn::Ike, facts);
             } else if said == Said::Prohibited || said == Said::NoPort && !server {
                 let sure = if said == Said::Prohibited { Confidence::High } else { Confidence::Medium };
-                self.add(Code::Ike500Admin, sure, Some(Vpn::Ike), facts);
+                forbidden.push(port);
+                let found = self.add(Code::Ike500Admin, sure, Some(Vpn::Ike), facts);
+                let s = if forbidden.len() > 1 { "s" } else { "" };
+                let ports = forbidden.join(" and ");
+                found.says = format!("{by} says that it forbids the VPN (IKE, UDP port{s} {ports}).");
+                found.fix = "Ask whoever runs that network. A VPN over TCP port 443 often passes.".to_owned();
             } else if said == Said::NoPort && kind == Kind::Ike500 && answered(Kind::Ike4500) {
                 self.add(Code::Ike500IcmpPort, Confidence::Medium, Some(Vpn::Ike), facts);
             }
@@ -585,15 +231,47 @@ impl Judge<'_> {
         match self.probe.ladder.reach(Lane::Esp) {
             Reach::Refused { by, .. } if by == self.probe.target.local => {
                 let facts = vec![self.fact(Kind::Esp)];
-                self.add(Code::LocalFirewall, Confidence::High, Some(Vpn::Esp), facts);
+                self.local_firewall(Vpn::Esp, facts);
             }
-            Reach::Lost { .. } | Reach::Refused { .. } => {
+            reach @ (Reach::Lost { .. } | Reach::Refused { .. }) => {
                 let facts = vec![self.fact(Kind::Esp)];
-                let finding = self.add(Code::EspNoReturn, Confidence::High, Some(Vpn::Esp), facts);
-                finding.owner = &[Party::Line];
+                let says = match reach {
+                    Reach::Refused { by, .. } => {
+                        format!(
+                            "{by} says that it does not let ESP through, IPsec's data packets without NAT-T."
+                        )
+                    }
+                    Reach::Lost { after: 0 } => {
+                        "ESP, IPsec's data packets without NAT-T, comes to no router: \
+                                                 it is lost at or just after this machine."
+                            .to_owned()
+                    }
+                    Reach::Lost { after } => {
+                        let routers = self.probe.ladder.routers();
+                        let router = routers.into_iter().find(|(hop, _)| *hop == after);
+                        let router = router.map_or(String::new(), |(_, router)| format!(" ({router})"));
+                        format!(
+                            "ESP, IPsec's data packets without NAT-T, does not get past hop {after}{router}."
+                        )
+                    }
+                    Reach::Server | Reach::LastHop { .. } | Reach::Unknown { .. } | Reach::NotSent => return,
+                };
+                let found = self.add(Code::EspNoReturn, Confidence::High, Some(Vpn::Esp), facts);
+                found.finding.owner = &[Party::Line];
+                found.says = says;
+                found.fix =
+                    "Turn on NAT-T (UDP encapsulation) on device or server, or use another kind of VPN."
+                        .to_owned();
             }
             Reach::Server | Reach::LastHop { .. } | Reach::Unknown { .. } | Reach::NotSent => {}
         }
+    }
+
+    fn local_firewall(&mut self, vpn: Vpn, facts: Vec<String>) {
+        let found = self.add(Code::LocalFirewall, Confidence::High, Some(vpn), facts);
+        found.says = "This machine's own firewall does not let the VPN's packets out.".to_owned();
+        found.fix = "Look for a rule that drops them: `nft list ruleset` or `iptables-save` on this machine."
+            .to_owned();
     }
 
     fn sizes(&mut self) {
@@ -602,7 +280,7 @@ impl Judge<'_> {
         let vpn = Some(Vpn::Ike);
         // Where large packets get lost without a word, so do the fragments, which are as large.
         let hole = probe.search.teller.is_none() && probe.search.found().1.is_some();
-        let hole = hole && probe.of(Kind::Ping).answered;
+        let hole = hole && probe.measures();
         if self.silent(Kind::IkeFragmented) && large.answered && !hole {
             let facts = vec![
                 format!("IKE in one packet of {LARGE} bytes is answered"),
@@ -611,7 +289,7 @@ impl Judge<'_> {
             self.add(Code::FragmentsDropped, Confidence::High, vpn, facts);
         }
         let (fits, Some(too_big)) = probe.search.found() else { return };
-        if !probe.of(Kind::Mtu).done || !probe.of(Kind::Ping).answered {
+        if !probe.of(Kind::Mtu).done || !probe.measures() {
             return;
         }
         let mut facts = vec![self.fact(Kind::Mtu)];
@@ -630,7 +308,10 @@ impl Judge<'_> {
             }
         };
         let known = [1492, 1480, 1460, 1454].contains(&fits);
-        self.add(Code::MtuWanWrong, if known { confidence } else { Confidence::Low }, None, facts);
+        let sure = if known { confidence } else { Confidence::Low };
+        let found = self.add(Code::MtuWanWrong, sure, None, facts);
+        found.says = format!("Packets of more than {fits} bytes do not get through whole.");
+        found.fix = format!("Set the MTU of the router's WAN interface to {fits}.");
     }
 
     fn pptp(&mut self, alive: bool) {
@@ -670,9 +351,9 @@ impl Judge<'_> {
                     facts.push("a NAT on the way may not know PPTP".to_owned());
                 }
                 let sure = if nat { Confidence::Medium } else { Confidence::High };
-                let finding = self.add(Code::PptpGreBlocked, sure, vpn, facts);
+                let found = self.add(Code::PptpGreBlocked, sure, vpn, facts);
                 if lost {
-                    finding.owner = &[Party::Line];
+                    found.finding.owner = &[Party::Line];
                 }
             }
             Control::Waiting

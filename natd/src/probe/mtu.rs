@@ -1,4 +1,5 @@
-//! The largest packet that comes through whole: pings that must not be cut, their size halved in.
+//! The largest packet that comes through whole: pings that must not be cut, their size halved in. Where pings are not
+//! answered and IKE is, IKE messages that the server refuses.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -10,7 +11,7 @@ const USUAL: [u16; 7] = [1500, 1492, 1480, 1460, 1454, 1420, 1400];
 /// How long a ping is waited for.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// A search, one ping after the other.
+/// A search, one packet after the other.
 #[derive(Clone, Debug)]
 pub(crate) struct Search {
     /// The interface's.
@@ -22,6 +23,12 @@ pub(crate) struct Search {
     /// Number, size and time of the ping that is on its way.
     open: Option<(u16, u16, Timestamp)>,
     number: u16,
+    /// A small one is to be answered first.
+    unproved: bool,
+    /// The largest was tried.
+    begun: bool,
+    /// What is on its way is sent once more before it counts as lost: the first may be lost by chance.
+    again: bool,
     /// What a router said is its next link's.
     named: Option<u16>,
     /// Who said that a packet was too big, and at which hop.
@@ -32,10 +39,26 @@ impl Search {
     /// The most pings.
     pub(super) const LIMIT: u8 = 10;
 
-    /// Up to `top`, the interface's MTU.
+    /// By pings, up to `top`, the interface's MTU.
     pub(super) fn new(top: u16, six: bool) -> Self {
-        // Every link carries as much (RFC 8200 section 5); of IPv4 it is what was answered before.
-        let fits = if six { 1280 } else { 84 };
+        // Of IPv4 it is what was answered before.
+        Self::above(84, top, six)
+    }
+
+    /// By IKE messages; up to what servers take.
+    pub(super) fn by_ike(top: u16, six: bool) -> Self {
+        // One that drops what it refuses would look like a path that carries nothing.
+        Self { unproved: true, ..Self::above(576, top.min(9000), six) }
+    }
+
+    /// Not even a small one was answered.
+    pub(super) const fn vain(&self) -> bool {
+        self.unproved && self.number > 0 && self.open.is_none()
+    }
+
+    fn above(answered: u16, top: u16, six: bool) -> Self {
+        // Every link of IPv6 carries as much (RFC 8200 section 5).
+        let fits = if six { 1280 } else { answered };
         // A loopback's is more than a packet can have.
         let top = top.min(u16::MAX - 1);
         Self {
@@ -44,6 +67,9 @@ impl Search {
             too_big: top.saturating_add(1),
             open: None,
             number: 0,
+            unproved: false,
+            begun: false,
+            again: true,
             named: None,
             teller: None,
         }
@@ -51,17 +77,19 @@ impl Search {
 
     /// Gives a ping up that is not answered.
     pub(super) fn expire(&mut self, now: Timestamp) {
-        // The first may have been lost by chance: it is sent again.
-        let late =
-            |(number, _, sent): &mut (u16, u16, Timestamp)| *number > 1 && now.since(*sent) >= PATIENCE;
+        let again = self.again;
+        let late = |(_, _, sent): &mut (u16, u16, Timestamp)| !again && now.since(*sent) >= PATIENCE;
         if let Some((_, size, _)) = self.open.take_if(late) {
-            self.too_big = self.too_big.min(size);
+            if !self.unproved {
+                self.too_big = self.too_big.min(size);
+            }
         }
     }
 
     /// Is it over?
     pub(super) fn done(&self) -> bool {
-        self.too_big <= self.fits.saturating_add(1)
+        self.vain()
+            || self.too_big <= self.fits.saturating_add(1)
             || (self.open.is_none() && self.number >= u16::from(Self::LIMIT))
     }
 
@@ -72,7 +100,13 @@ impl Search {
 
     /// Number and size of the next ping.
     pub(super) fn next(&mut self, now: Timestamp) -> (u16, u16) {
-        let size = self.open.take().map_or_else(|| self.choose(), |(_, size, _)| size);
+        let size = match self.open.take() {
+            Some((_, size, _)) => {
+                self.again = false;
+                size
+            }
+            None => self.choose(),
+        };
         self.send(size, now)
     }
 
@@ -84,7 +118,11 @@ impl Search {
 
     fn choose(&mut self) -> u16 {
         let inside = |size: u16| size > self.fits && size < self.too_big;
-        if self.number == 0 {
+        if self.unproved {
+            return self.fits;
+        }
+        if !self.begun {
+            self.begun = true;
             return self.top;
         }
         if let Some(named) = self.named.take().filter(|named| inside(*named)) {
@@ -106,6 +144,7 @@ impl Search {
     pub(super) fn answered(&mut self, _now: Timestamp, number: u16) {
         if let Some((_, size, _)) = self.open.take_if(|(open, ..)| *open == number) {
             self.fits = self.fits.max(size);
+            self.again = std::mem::take(&mut self.unproved);
         }
     }
 
@@ -119,6 +158,7 @@ impl Search {
         if let Some((_, size, _)) = self.open.take() {
             self.too_big = self.too_big.min(size);
             self.named = mtu;
+            self.again = false;
         }
     }
 
@@ -158,6 +198,28 @@ mod tests {
         assert_eq!(search(1500, 1500, true), (1, (1500, None)));
         assert_eq!(search(1492, 1500, false), (1, (1492, None)));
         assert_eq!(search(u16::MAX, u16::MAX, false), (1, (65_534, None)));
+    }
+
+    #[test]
+    fn a_server_that_drops_what_it_refuses_shows_nothing_of_the_path() {
+        let (mut search, mut now) = (Search::by_ike(1500, false), Timestamp::from_secs(5));
+        let mut sizes = Vec::new();
+        while !search.done() {
+            now = now + Duration::from_millis(500);
+            search.expire(now);
+            if search.ready(now) {
+                sizes.push(search.next(now).1);
+            }
+        }
+        assert_eq!((sizes, search.vain()), (vec![576, 576], true));
+        // One that answers is asked as with pings.
+        let mut search = Search::by_ike(1500, false);
+        assert_eq!(search.next(now), (1, 576));
+        search.answered(now, 1);
+        assert_eq!(search.next(now), (2, 1500));
+        search.answered(now, 2);
+        assert!(search.done() && !search.vain());
+        assert_eq!(search.found(), (1500, None));
     }
 
     #[test]

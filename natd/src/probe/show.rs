@@ -2,11 +2,11 @@
 
 use std::io::{self, Write};
 
-use diagnosis::words::words;
-use diagnosis::{Finding, Party};
+use diagnosis::Party;
 use serde::Serialize;
 
-use super::judge::{ProbeReport, Row, Verdict};
+use super::rows::{Found, ProbeReport, Row, Verdict};
+use crate::report::diagnosis::Verdict as Outcome;
 use crate::report::table::{Edge, Table};
 
 /// What became of a kind of packet, for people.
@@ -58,27 +58,40 @@ pub fn text(report: &ProbeReport, out: &mut dyn Write) -> io::Result<()> {
     }
     table.print("", out)?;
     writeln!(out)?;
-    if report.findings.is_empty() {
-        return writeln!(out, "Nothing was found that keeps a VPN from working.");
-    }
-    report.findings.iter().try_for_each(|finding| text_finding(finding, out))
+    report.findings.iter().try_for_each(|found| text_finding(found, out))?;
+    out.write_all(closing(report).as_bytes())
 }
 
-fn text_finding(finding: &Finding, out: &mut dyn Write) -> io::Result<()> {
-    let words = words(finding.code);
+/// What there is to say where no problem was found.
+fn closing(report: &ProbeReport) -> &'static str {
+    match (report.outcome(), report.alive) {
+        (Outcome::Problem, _) => "",
+        (Outcome::Healthy, _) => "Nothing was found that keeps a VPN from working.\n",
+        (Outcome::NothingSeen, true) => {
+            "The server is there, and answers no kind of VPN that was tried. WireGuard and VPNs with a key of their \
+             own for\nthe first packet answer nobody else: whether one of those works cannot be told.\n"
+        }
+        (Outcome::NothingSeen, false) => {
+            "Nothing comes back from there, not even a refusal. The address may be wrong, the server off, the line \
+             may drop\nit all, or the server answers only those whose key it knows: that cannot be told.\n"
+        }
+    }
+}
+
+fn text_finding(found: &Found, out: &mut dyn Write) -> io::Result<()> {
+    let Found { finding, says, fix } = found;
     let owners = owners(finding.owner).join(" or ");
     let gap = if owners.is_empty() { "" } else { ", " };
-    writeln!(out, "{} ({} confidence{gap}{owners})", finding.code.name(), finding.confidence.name())?;
-    if !words.says.is_empty() {
-        writeln!(out, "  {}", words.says)?;
-    }
+    writeln!(
+        out,
+        "{says}\n  {} ({} confidence{gap}{owners})",
+        finding.code.name(),
+        finding.confidence.name()
+    )?;
     for evidence in &finding.evidence {
         writeln!(out, "  - {}", evidence.what)?;
     }
-    if !words.fix.is_empty() {
-        writeln!(out, "  To do: {}", words.fix)?;
-    }
-    Ok(())
+    writeln!(out, "  To do: {fix}")
 }
 
 #[derive(Serialize)]
@@ -88,6 +101,7 @@ struct Page<'a> {
     local: String,
     mtu: u16,
     seconds: u64,
+    verdict: Outcome,
     hops: Vec<JsonHop>,
     probes: Vec<JsonRow<'a>>,
     findings: Vec<JsonFinding<'a>>,
@@ -114,8 +128,8 @@ struct JsonFinding<'a> {
     confidence: &'static str,
     owner: Vec<&'static str>,
     vpn: Option<&'static str>,
-    says: &'static str,
-    fix: &'static str,
+    says: &'a str,
+    fix: &'a str,
     evidence: Vec<&'a str>,
 }
 
@@ -150,6 +164,7 @@ fn page(report: &ProbeReport) -> Page<'_> {
         local: report.target.local.to_string(),
         mtu: report.target.mtu,
         seconds: report.end.since(report.start).as_secs(),
+        verdict: report.outcome(),
         hops: report.hops.iter().map(hop).collect(),
         probes: report
             .rows
@@ -163,15 +178,15 @@ fn page(report: &ProbeReport) -> Page<'_> {
     }
 }
 
-fn finding(finding: &Finding) -> JsonFinding<'_> {
-    let words = words(finding.code);
+fn finding(found: &Found) -> JsonFinding<'_> {
+    let Found { finding, says, fix } = found;
     JsonFinding {
         code: finding.code.name(),
         confidence: finding.confidence.name(),
         owner: owners(finding.owner),
         vpn: finding.vpn.map(|vpn| vpn.name()),
-        says: words.says,
-        fix: words.fix,
+        says,
+        fix,
         evidence: finding.evidence.iter().map(|evidence| evidence.what.as_str()).collect(),
     }
 }

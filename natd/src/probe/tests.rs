@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
 use super::*;
+use crate::report::diagnosis::Verdict as Outcome;
 
 const SERVER: IpAddr = IpAddr::V4(Ipv4Addr::new(198, 51, 100, 10));
 const LOCAL: IpAddr = IpAddr::V4(Ipv4Addr::new(203, 0, 113, 5));
@@ -27,6 +28,10 @@ struct World {
     routers: bool,
     /// Does it answer other groups than 19?
     any_group: bool,
+    /// Does it want its cookie back first?
+    cookie: bool,
+    /// The largest packet that comes through.
+    mtu: usize,
 }
 
 const OPEN: World = World {
@@ -38,9 +43,22 @@ const OPEN: World = World {
     ping: true,
     routers: true,
     any_group: true,
+    cookie: false,
+    mtu: 1500,
 };
 const SILENT: World =
     World { udp: &[], tcp: false, gre: false, fragments: false, ping: false, routers: false, ..OPEN };
+
+fn target() -> Target {
+    Target {
+        name: Some("vpn.example".to_owned()),
+        server: SERVER,
+        local: LOCAL,
+        mtu: 1500,
+        routes: false,
+        ports: std::array::from_fn(|number| 40_000 + u16::try_from(number).unwrap()),
+    }
+}
 
 /// What was done, and when.
 struct Run {
@@ -51,15 +69,7 @@ struct Run {
 
 impl Run {
     fn of(world: World) -> Self {
-        let target = Target {
-            name: Some("vpn.example".to_owned()),
-            server: SERVER,
-            local: LOCAL,
-            mtu: 1500,
-            routes: false,
-            ports: [40_000, 40_001, 40_002, 40_003, 40_004, 40_005, 40_006],
-        };
-        let mut probe = Probe::new(target, [5; 16]);
+        let mut probe = Probe::new(target(), [5; 16]);
         let (mut now, mut packets, mut connections) = (Timestamp::from_secs(1000), Vec::new(), 0);
         loop {
             match probe.poll(now) {
@@ -99,7 +109,7 @@ impl Run {
     }
 
     fn codes(&self) -> Vec<&'static str> {
-        self.report.findings.iter().map(|finding| finding.code.name()).collect()
+        self.report.findings.iter().map(|found| found.finding.code.name()).collect()
     }
 
     fn row(&self, kind: Kind) -> (Verdict, &str) {
@@ -133,6 +143,9 @@ impl World {
                 error.extend(&whole[..8]);
                 probe.packet(now, [10, 0, 0, hop].into(), 1, &error);
             }
+            return;
+        }
+        if packet.cutting == Cutting::Forbidden && whole.len() + 20 > self.mtu {
             return;
         }
         if packet.cutting == Cutting::Allowed && whole.len() > 1480 && !self.fragments {
@@ -175,6 +188,10 @@ impl World {
         out.put(&spi);
         out.put(&[9; 8]);
         out.put(&[41, 0x20, 34, 0x20, 0, 0, 0, 0, 0, 0, 0, 0]);
+        if self.cookie && message[16] != 41 {
+            out.put(&[0, 0, 0, 16, 0, 0, 0x40, 6, 1, 2, 3, 4, 5, 6, 7, 8]);
+            return out.0;
+        }
         if !self.any_group && !message.windows(6).any(|at| at == [0, 72, 0, 19, 0, 0]) {
             out.put(&[0, 0, 0, 10, 0, 0, 0, 17, 0, 19]);
             return out.0;
@@ -235,12 +252,30 @@ fn the_limits_hold_whatever_the_path_does() {
 }
 
 #[test]
-fn silence_is_not_put_down_to_the_line_alone() {
-    let run = Run::of(SILENT);
-    assert_eq!(run.codes(), ["SERVER-DOWN"]);
-    let finding = &run.report.findings[0];
-    assert_eq!(finding.confidence, diagnosis::Confidence::Low);
-    assert_eq!(finding.owner, [diagnosis::Party::Server, diagnosis::Party::Line]);
+fn what_cannot_be_told_is_no_problem_and_no_health() {
+    for world in [SILENT, World { routers: true, ..SILENT }, World { ping: true, ..SILENT }] {
+        let run = Run::of(world);
+        assert_eq!((run.codes(), run.report.outcome()), (vec![], Outcome::NothingSeen));
+        assert_eq!(run.report.alive, world.ping);
+    }
+    assert_eq!(Run::of(OPEN).report.outcome(), Outcome::Healthy);
+    assert_eq!(Run::of(World { udp: &[500], ..OPEN }).report.outcome(), Outcome::Problem);
+}
+
+#[test]
+fn what_shows_the_same_is_one_finding_and_the_surest_come_first() {
+    let mut probe = Probe::new(target(), [5; 16]);
+    let firewall = IpAddr::from([10, 0, 0, 2]);
+    for kind in [Kind::Ike500, Kind::Ike4500] {
+        let asked = probe.of_mut(kind);
+        (asked.sent, asked.said) = (1, Some((firewall, Said::Prohibited)));
+    }
+    probe.tls = Tls::Failed(Failure::Mute);
+    let found = probe.report().findings;
+    let codes: Vec<&str> = found.iter().map(|found| found.finding.code.name()).collect();
+    assert_eq!(codes, ["IKE-500-ADMIN", "TLSVPN-SILENT"]);
+    assert_eq!(found[0].finding.evidence.len(), 2);
+    assert_eq!(found[0].says, "10.0.0.2 says that it forbids the VPN (IKE, UDP ports 500 and 4500).");
 }
 
 #[test]
@@ -264,23 +299,69 @@ fn a_nat_on_the_way_shows_in_the_answer() {
     let run = Run::of(other);
     assert_eq!(run.codes(), ["CGNAT"]);
     assert_eq!(run.row(Kind::Ike500).1, "IKEv2, a NAT on the way");
-    let run = Run::of(World { any_group: false, ..other });
-    assert_eq!(run.codes(), ["CGNAT"], "{:?}", run.report.rows);
+    for (any_group, cookie) in [(false, false), (true, true), (false, true)] {
+        let run = Run::of(World { any_group, cookie, ..other });
+        assert_eq!(run.codes(), ["CGNAT"], "{:?}", run.report.rows);
+        let sent = run.report.rows.iter().find(|row| row.kind == Kind::Ike500).map(|row| row.sent);
+        assert_eq!(sent, Some(1 + u8::from(!any_group) + u8::from(cookie)));
+    }
+}
+
+#[test]
+fn the_readme_lists_the_fields_of_the_json() {
+    fn fields(value: &serde_json::Value, path: &str, out: &mut Vec<String>) {
+        match value {
+            serde_json::Value::Array(list) => fields(&list[0], &format!("{path}[]"), out),
+            serde_json::Value::Object(object) => {
+                for (name, value) in object {
+                    fields(value, &format!("{path}.{name}"), out);
+                }
+            }
+            serde_json::Value::Null
+            | serde_json::Value::Bool(_)
+            | serde_json::Value::Number(_)
+            | serde_json::Value::String(_) => out.push(path.to_owned()),
+        }
+    }
+    let readme = include_str!("../../../README.md");
+    let (_, section) = readme.split_once("**`natd probe --json`**").unwrap();
+    let (section, _) = section.split_once("\n**`natd stop").unwrap();
+    let row = |line: &str| line.strip_prefix("| `")?.split('`').next().map(str::to_owned);
+    let listed: Vec<String> = section.lines().filter_map(row).collect();
+    let mut json = Vec::new();
+    show::json(&[Run::of(World { udp: &[500], ..OPEN }).report], &mut json).unwrap();
+    let mut emitted = Vec::new();
+    fields(&serde_json::from_slice(&json).unwrap(), "", &mut emitted);
+    let sorted = |mut list: Vec<String>| {
+        list.sort();
+        list
+    };
+    assert_eq!(sorted(listed), sorted(emitted));
+}
+
+#[test]
+fn where_pings_are_silent_ike_measures_the_path() {
+    for mtu in [1500, 1454] {
+        let run = Run::of(World { ping: false, mtu, ..OPEN });
+        let note = if mtu == 1500 {
+            "1500 bytes, as much as the interface takes"
+        } else {
+            "1454 bytes; the interface takes 1500"
+        };
+        assert_eq!(run.row(Kind::Mtu), (Verdict::Reaches, note));
+        assert_eq!(run.codes().contains(&"MTU-WAN-WRONG"), mtu == 1454);
+        assert!(
+            run.packets.iter().filter(|(_, packet)| packet.carrier == Carrier::Udp(Slot::Mtu, 500)).count()
+                <= 10
+        );
+    }
+    let silent = Run::of(World { udp: &[], ping: false, ..OPEN });
+    assert_eq!(silent.row(Kind::Mtu), (Verdict::CannotTell, "neither ping nor IKE is answered"));
 }
 
 #[test]
 fn what_strangers_send_is_no_answer() {
-    let mut probe = Probe::new(
-        Target {
-            name: None,
-            server: SERVER,
-            local: LOCAL,
-            mtu: 1500,
-            routes: false,
-            ports: [1, 2, 3, 4, 5, 6, 7],
-        },
-        [1; 16],
-    );
+    let mut probe = Probe::new(target(), [1; 16]);
     let now = Timestamp::from_secs(1);
     probe.poll(now);
     let mut noise = 1u32;

@@ -100,8 +100,8 @@ pub(super) const PROBE: Subcommand = Subcommand {
 Sends a few packets of each kind of VPN, to this server only: IPsec, PPTP, L2TP, OpenVPN, TLS. No login is
 tried. Needs to be run as root, on the router or on a device behind it.
 
-Exit codes: 0 no problem was found, 1 a problem was found or the server has no address, 2 usage,
-5 no permission.
+Exit codes: 0 a kind of VPN is answered and no problem was found, 1 a problem was found or the server has no
+address, 2 usage, 5 no permission, 6 the server answers no kind of VPN, so nothing can be told.
 
 Examples:
   natd probe vpn.example.com
