@@ -424,7 +424,7 @@ fn unreachable_from_the_server_is_the_server_s_and_from_a_router_the_way_s() {
     let router: IpAddr = [203, 0, 113, 9].into();
     for (from, kind, code) in [
         (server, IcmpKind::PortUnreachable, Code::ServerDown),
-        (router, IcmpKind::HostUnreachable, Code::ServerPath),
+        (router, IcmpKind::HostUnreachable, Code::ServerDown),
         (router, IcmpKind::Prohibited, Code::ServerPath),
     ] {
         let mut dialogue = Dialogue::default();
