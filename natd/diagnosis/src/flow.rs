@@ -12,6 +12,7 @@ use crate::finding::{Confidence, Evidence, Findings, Mark};
 use crate::household::Context;
 use crate::observation::{IcmpKind, IcmpReport, Observation, Passage, Trace};
 use crate::session::Session;
+use crate::tally::{out_of_reach, wording};
 
 /// Silence after which a NAT may have forgotten the way: no line forgets sooner.
 pub(crate) const QUIET: Duration = Duration::from_secs(20);
@@ -216,12 +217,11 @@ impl Flow {
             if self.heard_since(said.last) || said.count < 2 && waited < crate::attempts::PATIENCE {
                 continue;
             }
-            let own = said.from == self.server && said.kind != IcmpKind::NetUnreachable;
-            let code = if own { Code::ServerDown } else { Code::ServerPath };
-            let sure = if said.count >= 2 { Confidence::High } else { Confidence::Medium };
+            let (code, owner, most) = out_of_reach(context, said.from, said.kind);
+            let sure = if said.count >= 2 { most } else { Confidence::Medium };
             let what = format!("ICMP from {}: {}", said.from, wording(said.kind));
             let evidence = vec![Evidence::packets(what, said.count, said.first, said.last)];
-            findings.add(code, sure, Some(vpn), attempt, self.first.at, evidence);
+            findings.add(code, sure, Some(vpn), attempt, self.first.at, evidence).owner = owner;
             return true;
         }
         false
@@ -363,20 +363,6 @@ impl Expired {
             evidence.push(Evidence::fact(format!("the router keeps silent UDP mappings {} s", timeouts.udp)));
         }
         evidence
-    }
-}
-
-/// What an ICMP error says.
-pub(crate) const fn wording(kind: IcmpKind) -> &'static str {
-    match kind {
-        IcmpKind::NetUnreachable => "network unreachable",
-        IcmpKind::HostUnreachable => "host unreachable",
-        IcmpKind::ProtocolUnreachable => "protocol unreachable",
-        IcmpKind::PortUnreachable => "port unreachable",
-        IcmpKind::TooBig(_) => "packet too big",
-        IcmpKind::Prohibited => "prohibited",
-        IcmpKind::HopLimit => "hop limit exceeded",
-        IcmpKind::Other(..) => "other error",
     }
 }
 

@@ -160,6 +160,13 @@ impl Household {
         self.pairs.values().map(|pair| &**pair)
     }
 
+    /// A pair, made if it is not there.
+    #[cfg(test)]
+    pub(crate) fn pair_between(&mut self, device: IpAddr, server: IpAddr) -> &mut Pair {
+        let now = self.now;
+        self.pairs.entry((device, server)).or_insert_with(|| Box::new(Pair::new(device, server, now)))
+    }
+
     /// How many packets were taken in.
     pub fn packets(&self) -> u64 {
         self.packets

@@ -104,38 +104,11 @@ impl Unreachable {
     }
 
     pub(crate) fn evidence(&self) -> Evidence {
-        let what = match self.last.kind {
-            IcmpKind::NetUnreachable => "network unreachable",
-            IcmpKind::HostUnreachable => "host unreachable",
-            IcmpKind::ProtocolUnreachable => "protocol unreachable",
-            IcmpKind::PortUnreachable => "port unreachable",
-            IcmpKind::Prohibited => "prohibited",
-            IcmpKind::HopLimit => "hop limit exceeded",
-            IcmpKind::TooBig(_) | IcmpKind::Other(..) => "ICMP error",
-        };
+        let what = wording(self.last.kind);
         Evidence::packets(format!("{what}, says {}", self.last.from), self.count, self.first, self.last.mark)
     }
 
-    /// Who stands behind it; `None` while another try may still succeed.
-    pub(crate) fn code(&self, server: IpAddr, now: Timestamp) -> Option<(Code, &'static [Party])> {
-        if now.since(self.first.at) < Duration::from_secs(1) {
-            return None;
-        }
-        Some(match self.last.kind {
-            _ if self.last.from == server => (Code::ServerDown, Code::ServerDown.owner()),
-            // The last router says so too when the server does not answer its ARP.
-            IcmpKind::HostUnreachable => (Code::ServerPath, &[Party::Line, Party::Server]),
-            IcmpKind::NetUnreachable
-            | IcmpKind::ProtocolUnreachable
-            | IcmpKind::PortUnreachable
-            | IcmpKind::TooBig(_)
-            | IcmpKind::Prohibited
-            | IcmpKind::HopLimit
-            | IcmpKind::Other(..) => (Code::ServerPath, Code::ServerPath.owner()),
-        })
-    }
-
-    /// Adds that finding.
+    /// Adds a finding that says who stands behind it, unless another try may still succeed.
     pub(crate) fn find(
         &self,
         context: &Context<'_>,
@@ -143,11 +116,68 @@ impl Unreachable {
         (attempt, since): (u32, Timestamp),
         findings: &mut Findings,
     ) -> bool {
-        let server = context.pair.map_or(self.last.from, |pair| pair.server);
-        let Some((code, owner)) = self.code(server, context.now) else { return false };
-        let sure = if self.count > 1 { Confidence::High } else { Confidence::Medium };
+        if context.now.since(self.first.at) < Duration::from_secs(1) {
+            return false;
+        }
+        let (code, owner, most) = out_of_reach(context, self.last.from, self.last.kind);
+        let sure = if self.count > 1 { most } else { Confidence::Medium };
         findings.add(code, sure, Some(vpn), attempt, since, vec![self.evidence()]).owner = owner;
         true
+    }
+}
+
+/// Who is to blame when `from` says that packets to the server come no further, and how sure that is at the most.
+///
+/// A router that has no route to a network says so (code 0); "host unreachable" (code 1) is said by one that has,
+/// and that the host on a network of its own does not answer, as to ARP (RFC 1812 section 5.2.7.1). So the server
+/// is off, or some routers' null routes say the same; not if it is the home router, whose own networks are the
+/// line and the home.
+pub(crate) fn out_of_reach(
+    context: &Context<'_>,
+    from: IpAddr,
+    kind: IcmpKind,
+) -> (Code, &'static [Party], Confidence) {
+    let server = context.pair.map(|pair| pair.server);
+    if server == Some(from) {
+        return (Code::ServerDown, &[Party::Server], Confidence::High);
+    }
+    let router = context.router;
+    let home = router.own.contains(&from) || router.wan.contains(&from) || is_private(from);
+    if kind != IcmpKind::HostUnreachable || home {
+        return (Code::ServerPath, &[Party::Line], Confidence::High);
+    }
+    // It is not the only one that it does not reach.
+    let others = context.household.pairs().filter(|other| Some(other.server) != server);
+    let same = |error: &IcmpReport| error.kind == kind && error.from == from && error.about_outbound;
+    if others.flat_map(|other| &other.errors).any(|error| same(error) && is_recent(context, error)) {
+        return (Code::ServerPath, &[Party::Line, Party::Server], Confidence::Medium);
+    }
+    (Code::ServerDown, &[Party::Server, Party::Line], Confidence::Medium)
+}
+
+fn is_recent(context: &Context<'_>, error: &IcmpReport) -> bool {
+    context.now.since(error.mark.at) <= Duration::from_secs(600)
+}
+
+/// Does the address belong to nobody on the internet?
+pub(crate) fn is_private(addr: IpAddr) -> bool {
+    match addr {
+        IpAddr::V4(addr) => addr.is_private() || addr.is_link_local(),
+        IpAddr::V6(addr) => addr.is_unique_local() || addr.is_unicast_link_local(),
+    }
+}
+
+/// What an ICMP error says.
+pub(crate) const fn wording(kind: IcmpKind) -> &'static str {
+    match kind {
+        IcmpKind::NetUnreachable => "network unreachable",
+        IcmpKind::HostUnreachable => "host unreachable",
+        IcmpKind::ProtocolUnreachable => "protocol unreachable",
+        IcmpKind::PortUnreachable => "port unreachable",
+        IcmpKind::TooBig(_) => "packet too big",
+        IcmpKind::Prohibited => "prohibited",
+        IcmpKind::HopLimit => "hop limit exceeded",
+        IcmpKind::Other(..) => "other error",
     }
 }
 
@@ -318,5 +348,67 @@ pub(crate) mod scene {
                 vantage: &self.vantage,
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::observation::at;
+
+    const LAST_HOP: [u8; 4] = [203, 0, 113, 2];
+    const WAN: [u8; 4] = [203, 0, 113, 77];
+
+    fn report(from: impl Into<IpAddr>, kind: IcmpKind) -> IcmpReport {
+        IcmpReport {
+            mark: Mark { at: at(1000), number: 1 },
+            from: from.into(),
+            about_outbound: true,
+            kind,
+            protocol: 17,
+            device_port: 500,
+            server_port: 500,
+            id: 0,
+        }
+    }
+
+    #[test]
+    fn a_host_that_the_last_router_does_not_reach_is_off_and_a_network_that_none_reaches_is_far() {
+        let mut scene = scene::Scene::default();
+        scene.router.wan = vec![WAN.into()];
+        scene.router.own = vec![[100, 64, 0, 1].into()];
+        let server = scene.pair.server;
+        let host = IcmpKind::HostUnreachable;
+        for (from, kind, code, owner) in [
+            (server, host, Code::ServerDown, Party::Server),
+            (server, IcmpKind::PortUnreachable, Code::ServerDown, Party::Server),
+            (LAST_HOP.into(), host, Code::ServerDown, Party::Server),
+            (LAST_HOP.into(), IcmpKind::NetUnreachable, Code::ServerPath, Party::Line),
+            (LAST_HOP.into(), IcmpKind::HopLimit, Code::ServerPath, Party::Line),
+            (WAN.into(), host, Code::ServerPath, Party::Line),
+            ([100, 64, 0, 1].into(), host, Code::ServerPath, Party::Line),
+            ([192, 168, 1, 1].into(), host, Code::ServerPath, Party::Line),
+        ] {
+            let (found, parties, _) = out_of_reach(&scene.at(2000), from, kind);
+            assert_eq!((found, parties[0]), (code, owner), "{kind:?} from {from}");
+        }
+        let (_, parties, most) = out_of_reach(&scene.at(2000), LAST_HOP.into(), host);
+        assert_eq!((parties, most), (&[Party::Server, Party::Line][..], Confidence::Medium));
+    }
+
+    #[test]
+    fn a_router_that_reaches_no_server_at_all_is_the_path_s() {
+        let mut scene = scene::Scene::default();
+        let device = scene.pair.device;
+        let code = |scene: &scene::Scene, millis| {
+            out_of_reach(&scene.at(millis), LAST_HOP.into(), IcmpKind::HostUnreachable).0
+        };
+        let other = scene.household.pair_between(device, [192, 0, 2, 44].into());
+        other.errors.push(report([203, 0, 113, 3], IcmpKind::HostUnreachable));
+        assert_eq!(code(&scene, 2000), Code::ServerDown, "another router's word");
+        let other = scene.household.pair_between(device, [192, 0, 2, 44].into());
+        other.errors.push(report(LAST_HOP, IcmpKind::HostUnreachable));
+        assert_eq!(code(&scene, 2000), Code::ServerPath);
+        assert_eq!(code(&scene, 900_000), Code::ServerDown, "long ago");
     }
 }

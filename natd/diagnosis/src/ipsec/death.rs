@@ -6,11 +6,12 @@ use nat_core::time::Timestamp;
 use passthrough::ike::{Exchange, IkeVersion};
 
 use super::exchange::{Sa, Step};
-use super::handshake::{asked, blamed, meaning};
+use super::handshake::{asked, blamed};
 use super::{Scene, Tracker, find, line};
 use crate::attempts::{Attempts, SENDS};
 use crate::code::{Code, Party};
 use crate::finding::{Confidence, Evidence, Findings, Mark};
+use crate::tally::wording;
 
 /// A session that recovers within this time from a new WAN address is well.
 const RECOVERY: Duration = Duration::from_secs(30);
@@ -110,13 +111,13 @@ impl Tracker {
             return self.wan_changed(at, sa, changed, asked, evidence, context, findings);
         }
         let said = self.said.iter().rev().find(|said| said.attempt == sa.attempt && said.last > heard);
-        if let (Some(said), Some(pair)) = (said, context.pair)
-            && let Some((code, owner)) = blamed(said.report.kind, said.report.from == pair.server)
+        if let Some(said) = said
+            && let Some((code, owner, most)) = blamed(context, said.report.from, said.report.kind)
         {
-            let what = format!("{} answered: {}", said.report.from, meaning(said.report.kind));
+            let what = format!("{} answered: {}", said.report.from, wording(said.report.kind));
             evidence.push(Evidence::packets(what, said.count, said.first, said.last));
             let code = if code == Code::Ike500IcmpPort { Code::ServerDown } else { code };
-            find(findings, code, sure, sa, evidence).owner = owner;
+            find(findings, code, sure.min(most), sa, evidence).owner = owner;
             return;
         }
         let timeouts = context.router.timeouts;

@@ -13,6 +13,7 @@ use crate::attempts::SENDS;
 use crate::code::{Code, Party};
 use crate::finding::{Confidence, Evidence, Findings, Mark};
 use crate::observation::IcmpKind;
+use crate::tally::{out_of_reach, wording};
 
 /// So many packets in vain, over so long a time.
 const IN_VAIN: (u64, Duration) = (10, Duration::from_secs(5));
@@ -106,22 +107,19 @@ impl Tracker {
         };
         if let Some(said) = self.said.iter().rev().find(refusal) {
             let itself = context.pair.is_some_and(|pair| pair.server == said.report.from);
-            let what =
-                format!("{} answered ESP: {}", said.report.from, super::handshake::meaning(said.report.kind));
+            let what = format!("{} answered ESP: {}", said.report.from, wording(said.report.kind));
             let evidence = vec![Evidence::packets(what, said.count, said.first, said.last)];
-            let (code, owner): (_, &'static [Party]) = match said.report.kind {
-                IcmpKind::NetUnreachable | IcmpKind::HostUnreachable if itself => {
-                    (Code::ServerDown, &[Party::Server])
-                }
+            let (code, owner, most): (_, &'static [Party], _) = match said.report.kind {
                 IcmpKind::NetUnreachable | IcmpKind::HostUnreachable | IcmpKind::HopLimit => {
-                    (Code::ServerPath, &[Party::Line])
+                    out_of_reach(context, said.report.from, said.report.kind)
                 }
                 IcmpKind::TooBig(_) | IcmpKind::Other(..) => return,
                 IcmpKind::ProtocolUnreachable | IcmpKind::PortUnreachable | IcmpKind::Prohibited => {
-                    (Code::EspNoReturn, if itself { &[Party::Server] } else { &[Party::Line] })
+                    let owner: &[Party] = if itself { &[Party::Server] } else { &[Party::Line] };
+                    (Code::EspNoReturn, owner, Confidence::High)
                 }
             };
-            let confidence = if said.count > 1 { Confidence::High } else { Confidence::Medium };
+            let confidence = if said.count > 1 { most } else { Confidence::Medium };
             self.add(findings, code, confidence, evidence, owner);
             return;
         }

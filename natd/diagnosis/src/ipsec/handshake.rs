@@ -10,7 +10,9 @@ use super::{ESP, Scene, Tracker, find};
 use crate::attempts::Attempts;
 use crate::code::{Code, Party};
 use crate::finding::{Confidence, Evidence, Findings, Mark};
+use crate::household::Context;
 use crate::observation::IcmpKind;
+use crate::tally::{out_of_reach, wording};
 
 /// After that long a silence a device has given up.
 const GIVEN_UP: Duration = Duration::from_secs(5);
@@ -139,15 +141,14 @@ impl Tracker {
         let mut about_ike = self.said.iter().filter(|said| said.report.protocol == 17).filter(unheard);
         let Some(said) = about_ike.next_back() else { return false };
         let (kind, from) = (said.report.kind, said.report.from);
-        let itself = from == server;
-        let Some((code, mut owner)) = blamed(kind, itself) else { return false };
+        let Some((code, mut owner, most)) = blamed(context, from, kind) else { return false };
         let at_home = |addr: IpAddr| matches!(addr, IpAddr::V4(addr) if addr.is_private());
         if code == Code::Ike500Admin && at_home(from) && !at_home(server) {
             owner = &[Party::Router, Party::Line];
         }
-        let what = format!("{from} answered: {} (UDP {})", meaning(kind), said.report.server_port);
+        let what = format!("{from} answered: {} (UDP {})", wording(kind), said.report.server_port);
         let evidence = Evidence::packets(what, said.count, said.first, said.last);
-        let confidence = if said.count > 1 { Confidence::High } else { Confidence::Medium };
+        let confidence = if said.count > 1 { most } else { Confidence::Medium };
         let finding = find(findings, code, confidence, sa, vec![evidence]);
         finding.owner = owner;
         true
@@ -287,36 +288,26 @@ fn refused(sa: &Sa, context: &Scene<'_>, next: Option<&Sa>, findings: &mut Findi
     true
 }
 
-/// What an ICMP error says of whom; `itself`: the server sends it.
-pub(super) fn blamed(kind: IcmpKind, itself: bool) -> Option<(Code, &'static [Party])> {
-    let code = match kind {
-        IcmpKind::PortUnreachable if itself => Code::Ike500IcmpPort,
-        IcmpKind::PortUnreachable | IcmpKind::Prohibited => Code::Ike500Admin,
-        IcmpKind::NetUnreachable | IcmpKind::HostUnreachable if itself => Code::ServerDown,
-        IcmpKind::ProtocolUnreachable if itself => Code::ServerDown,
-        IcmpKind::NetUnreachable | IcmpKind::HostUnreachable | IcmpKind::HopLimit => Code::ServerPath,
-        IcmpKind::ProtocolUnreachable | IcmpKind::TooBig(_) | IcmpKind::Other(..) => return None,
-    };
-    let owner: &'static [Party] = match (kind, itself) {
+/// What an ICMP error says of whom, and how sure that is at the most.
+pub(super) fn blamed(
+    context: &Context<'_>,
+    from: IpAddr,
+    kind: IcmpKind,
+) -> Option<(Code, &'static [Party], Confidence)> {
+    let itself = context.pair.is_some_and(|pair| pair.server == from);
+    Some(match kind {
+        IcmpKind::PortUnreachable if itself => (Code::Ike500IcmpPort, &[Party::Server], Confidence::High),
         // The server's own filter.
-        (IcmpKind::Prohibited, true) => &[Party::Server],
-        _ => code.owner(),
-    };
-    Some((code, owner))
-}
-
-/// An ICMP error in words.
-pub(super) fn meaning(kind: IcmpKind) -> &'static str {
-    match kind {
-        IcmpKind::NetUnreachable => "network unreachable",
-        IcmpKind::HostUnreachable => "host unreachable",
-        IcmpKind::ProtocolUnreachable => "protocol unreachable",
-        IcmpKind::PortUnreachable => "port unreachable",
-        IcmpKind::TooBig(_) => "too big",
-        IcmpKind::Prohibited => "prohibited",
-        IcmpKind::HopLimit => "too many hops",
-        IcmpKind::Other(..) => "error",
-    }
+        IcmpKind::Prohibited if itself => (Code::Ike500Admin, &[Party::Server], Confidence::High),
+        IcmpKind::PortUnreachable | IcmpKind::Prohibited => {
+            (Code::Ike500Admin, Code::Ike500Admin.owner(), Confidence::High)
+        }
+        IcmpKind::NetUnreachable | IcmpKind::HostUnreachable | IcmpKind::HopLimit => {
+            out_of_reach(context, from, kind)
+        }
+        IcmpKind::ProtocolUnreachable if itself => out_of_reach(context, from, kind),
+        IcmpKind::ProtocolUnreachable | IcmpKind::TooBig(_) | IcmpKind::Other(..) => return None,
+    })
 }
 
 /// A step that waits, in words.

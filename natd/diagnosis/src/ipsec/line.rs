@@ -12,6 +12,7 @@ use super::{ESP, Flow, Scene, Tracker, find};
 use crate::code::Code;
 use crate::finding::{Confidence, Evidence, Findings, Mark};
 use crate::observation::Point;
+use crate::tally::is_private;
 
 /// A silence after which a mapping may be gone: NATs on the way keep UDP for 30 s and more.
 pub(super) const PAUSE: Duration = Duration::from_secs(25);
@@ -197,11 +198,4 @@ fn digest(hash: &Hash, (addr, port): Seen) -> Vec<u8> {
     }
     over.extend(port.to_be_bytes());
     if hash.hash.len() == 16 { Md5::digest(&over).to_vec() } else { Sha1::digest(&over).to_vec() }
-}
-
-fn is_private(addr: IpAddr) -> bool {
-    match addr {
-        IpAddr::V4(addr) => addr.is_private() || addr.is_link_local(),
-        IpAddr::V6(addr) => addr.is_unique_local(),
-    }
 }

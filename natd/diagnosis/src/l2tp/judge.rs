@@ -3,7 +3,7 @@
 use nat_core::flow::Direction;
 use passthrough::l2tp::message::Assigned;
 
-use super::{L2TP_IP, PORT, Tracker, Tunnel, UDP, refusal_words};
+use super::{L2TP_IP, PORT, Stop, Tracker, Tunnel, UDP, refusal_words};
 use crate::attempts::Attempts;
 use crate::code::{Code, Party};
 use crate::finding::{Confidence, Evidence, Finding, Findings};
@@ -42,13 +42,11 @@ impl Case<'_, '_> {
         if self.barred() {
             return;
         }
-        match tunnel.stop.inbound {
-            Some((mark, result)) if tunnel.connected.is_none() && tunnel.stop.outbound.is_none() => {
-                self.refused(Evidence::packet(refusal_words(result), mark), result);
-            }
-            Some(_) => {}
-            None if answered => self.dies(),
-            None => self.unanswered(),
+        match (tunnel.refusal(), tunnel.stopped()) {
+            (Some(stop), _) => self.refused(stop),
+            (None, Some((_, Direction::Inbound))) => {}
+            _ if answered => self.dies(),
+            _ => self.unanswered(),
         }
     }
 
@@ -78,15 +76,28 @@ impl Case<'_, '_> {
         self.others.iter().flat_map(|other| &other.tunnels).find(|tunnel| tunnel.is_up(now))
     }
 
-    fn refused(&mut self, evidence: Evidence, result: u16) {
+    fn refused(&mut self, Stop { mark, result, error }: Stop) {
         let rival = self.rival().is_some();
+        let error = error.map_or_else(String::new, |error| format!(", error {error}"));
+        let words = format!("{} (result {result}{error})", refusal_words(result));
+        let mut evidence = vec![Evidence::packet(words, mark)];
+        // What the device made of the challenge is judged when its SCCCN comes (RFC 2661 section 5.1.1).
+        let secret = self.tunnel.challenge.filter(|_| {
+            matches!(result, 2 | 4) && self.tunnel.connected.is_some_and(|connected| connected.at <= mark.at)
+        });
+        if let Some(challenge) = secret {
+            evidence.insert(0, Evidence::packet("the server asks for the tunnel's secret", challenge));
+            let finding = self.add(Code::L2tpPlainRefused, Confidence::High, evidence);
+            finding.owner = &[Party::User, Party::Server];
+            return;
+        }
         let (code, sure) = match result {
             3 if self.is_hidden() && rival => (Code::L2tpHiddenId, Confidence::High),
             3 => (Code::L2tpTunnelClash, if rival { Confidence::High } else { Confidence::Medium }),
             4 => (Code::L2tpPlainRefused, Confidence::High),
             _ => (Code::L2tpPlainRefused, Confidence::Medium),
         };
-        self.add(code, sure, vec![evidence]);
+        self.add(code, sure, evidence);
     }
 
     fn is_hidden(&self) -> bool {
@@ -167,7 +178,9 @@ impl Case<'_, '_> {
     /// It was answered once.
     fn dies(&mut self) {
         let (tunnel, context) = (self.tunnel, self.context);
-        if tunnel.stop.outbound.is_some() {
+        let hello = tunnel.hello.map(|(hello, _)| hello).filter(|hello| hello.sends >= 3);
+        // Whoever hangs up has no trouble, other than one that made him.
+        if tunnel.stop.outbound.is_some() && hello.is_none() {
             return;
         }
         let heard = tunnel.flow.inbound.last();
@@ -179,7 +192,7 @@ impl Case<'_, '_> {
         if self.forgotten() {
             return;
         }
-        let Some((hello, _)) = tunnel.hello.filter(|(hello, _)| hello.sends >= 3) else { return };
+        let Some(hello) = hello else { return };
         if let Some(sure) = hello.unanswered(context.now) {
             let mut evidence = vec![hello.evidence("HELLO, not acknowledged")];
             evidence

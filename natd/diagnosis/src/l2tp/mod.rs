@@ -74,9 +74,14 @@ struct Tunnel {
     sealed: bool,
     reply: Option<Mark>,
     connected: Option<Mark>,
-    stop: Both<Option<(Mark, u16)>>,
+    stop: Both<Option<Stop>>,
+    /// The opener is to show that it knows the tunnel's secret: the Challenge AVP, 11.
+    challenge: Option<Mark>,
+    /// The device's request for a session, as long as it does not take that back.
+    asked: Option<Mark>,
     /// A session was opened in it.
     session: Option<Mark>,
+    /// The device's HELLO that is not acknowledged, or was not when it gave the tunnel up.
     hello: Option<(Attempts, u16)>,
     /// What the device sent since the server's last packet.
     unheard: Option<Attempts>,
@@ -84,6 +89,15 @@ struct Tunnel {
     ppp: Ppp,
     outside: Outside,
     errors: Option<Unreachable>,
+}
+
+/// A StopCCN.
+#[derive(Clone, Copy, Debug)]
+struct Stop {
+    mark: Mark,
+    /// 0: not to be read.
+    result: u16,
+    error: Option<u16>,
 }
 
 impl Tracker {
@@ -139,6 +153,8 @@ impl Tracker {
             reply: None,
             connected: None,
             stop: Both::default(),
+            challenge: None,
+            asked: None,
             session: None,
             hello: None,
             unheard: None,
@@ -216,7 +232,9 @@ impl Tunnel {
             again(&mut self.unheard, seen.mark);
         } else {
             self.unheard = None;
-            self.hello = None;
+            if self.stop.outbound.is_none() {
+                self.hello = None;
+            }
         }
         if let Some(control) = control {
             self.control(seen, control);
@@ -229,6 +247,8 @@ impl Tunnel {
     }
 
     fn control(&mut self, seen: &Observation<'_>, control: &Control) {
+        let skip = if self.carrier.0 == L2TP_IP { 4 } else { 0 };
+        let avp = |attribute| message::value(seen.payload.get(skip..)?, attribute);
         let opened_here = self.opener == Some(Direction::Outbound);
         match control.kind {
             Kind::StartRequest => {
@@ -240,17 +260,21 @@ impl Tunnel {
             }
             Kind::StartReply if opened_here != seen.is_outbound() => {
                 self.reply.get_or_insert(seen.mark);
+                self.challenge = avp(11).map(|_| seen.mark);
             }
             Kind::StartConnected => {
                 self.connected.get_or_insert(seen.mark);
             }
             Kind::Stop => {
-                let bytes =
-                    if self.carrier.0 == L2TP_IP { seen.payload.get(4..) } else { Some(seen.payload) };
-                let result = bytes.and_then(message::result).unwrap_or(0);
-                self.stop.of_mut(seen.direction).get_or_insert((seen.mark, result));
+                let mut numbers = avp(1)
+                    .unwrap_or_default()
+                    .chunks_exact(2)
+                    .map_while(|number| number.first_chunk().map(|&number| u16::from_be_bytes(number)));
+                let (result, error) = (numbers.next().unwrap_or(0), numbers.next());
+                let stop = Stop { mark: seen.mark, result, error };
+                self.stop.of_mut(seen.direction).get_or_insert(stop);
             }
-            Kind::Hello if seen.is_outbound() => {
+            Kind::Hello if seen.is_outbound() && self.stop.outbound.is_none() => {
                 let number = seen.payload.get(8..).and_then(<[u8]>::first_chunk);
                 let number = number.map_or(0, |&number| u16::from_be_bytes(number));
                 match &mut self.hello {
@@ -259,6 +283,11 @@ impl Tunnel {
                     None => self.hello = Some((Attempts::new(seen.mark), number)),
                 }
             }
+            // OCRQ; ICRQ.
+            Kind::Other(7 | 10) if seen.is_outbound() => {
+                self.asked.get_or_insert(seen.mark);
+            }
+            Kind::Disconnect if seen.is_outbound() => self.asked = None,
             // OCRP, OCCN; ICRP, ICCN.
             Kind::Other(8 | 9 | 11 | 12) => {
                 self.session.get_or_insert(seen.mark);
@@ -268,9 +297,27 @@ impl Tunnel {
     }
 
     /// The first StopCCN.
-    fn stopped(&self) -> Option<(Mark, u16, Direction)> {
-        let of = |direction| self.stop.of(direction).map(|(mark, result)| (mark, result, direction));
-        [of(Direction::Outbound), of(Direction::Inbound)].into_iter().flatten().min_by_key(|&(mark, ..)| mark)
+    fn stopped(&self) -> Option<(Stop, Direction)> {
+        let of = |direction| self.stop.of(direction).map(|stop| (stop, direction));
+        [of(Direction::Outbound), of(Direction::Inbound)]
+            .into_iter()
+            .flatten()
+            .min_by_key(|(stop, _)| stop.mark)
+    }
+
+    /// The server's StopCCN before anything worked, other than the end of a tunnel that nobody wants any more.
+    fn refusal(&self) -> Option<Stop> {
+        let stop = match self.stopped() {
+            Some((stop, Direction::Inbound)) => stop,
+            Some((_, Direction::Outbound)) | None => return None,
+        };
+        let used = self.session.is_some() || self.data.inbound.count > 0 || self.data.outbound.count > 0;
+        let cleared = matches!(stop.result, 1 | 6);
+        let wanted = match self.connected {
+            None => self.request.is_some(),
+            Some(_) => self.asked.is_some(),
+        };
+        (!used && (wanted || !cleared)).then_some(stop)
     }
 
     fn is_up(&self, now: Timestamp) -> bool {
@@ -281,12 +328,12 @@ impl Tunnel {
     /// How far it is, and why it is over.
     fn phase(&self, now: Timestamp) -> (Phase, &'static str) {
         let quiet = now.since(self.last.at);
-        if let Some((_, result, by)) = self.stopped() {
-            let reason = match (by, result) {
+        if let Some((_, by)) = self.stopped() {
+            let reason = match (by, self.refusal()) {
                 _ if self.ppp.refusal().is_some() => "login refused",
                 (Direction::Outbound, _) => "closed by the device",
-                (Direction::Inbound, _) if self.connected.is_none() => refusal_words(result),
-                (Direction::Inbound, _) => "closed by the server",
+                (Direction::Inbound, Some(stop)) => refusal_words(stop.result),
+                (Direction::Inbound, None) => "closed by the server",
             };
             return (Phase::Closed, reason);
         }

@@ -189,6 +189,60 @@ fn a_server_that_wants_ipsec_refuses() {
 }
 
 #[test]
+fn a_server_that_knows_another_secret_refuses_behind_the_device_s_answer() {
+    let start = |challenge: bool| {
+        let mut dialogue = Dialogue::default();
+        dialogue.request(&[0], &[0, 1], false);
+        let mut reply = vec![avp(9, &[0, 7])];
+        reply.extend(challenge.then(|| avp(11, &[9; 16])));
+        dialogue.control(10, Inbound, 1, 2, &reply);
+        dialogue.control(11, Outbound, 7, 3, &[avp(13, &[8; 16])]);
+        dialogue
+    };
+    let said = avp(1, b"\0\x02\0\x06Invalid challenge");
+    for asks in [true, false] {
+        let mut dialogue = start(true);
+        if asks {
+            dialogue.control(12, Outbound, 7, 10, &[avp(14, &[0, 1])]);
+        }
+        dialogue.control(30, Inbound, 1, 4, &[avp(9, &[0, 7]), said.clone()]);
+        let [ref finding] = dialogue.asked(1000, &[])[..] else { panic!("not one finding") };
+        assert_eq!((finding.code, finding.confidence), (Code::L2tpPlainRefused, HIGH));
+        assert_eq!(finding.owner, [Party::User, Party::Server]);
+        let words = "refused by the server: general error (result 2, error 6)";
+        assert_eq!(finding.evidence[1].what, words);
+        assert_eq!(dialogue.session(1000).2, "refused by the server: general error");
+    }
+    // Nobody asked for a secret, and a session is refused.
+    let mut dialogue = start(false);
+    dialogue.control(12, Outbound, 7, 10, &[avp(14, &[0, 1])]);
+    dialogue.control(30, Inbound, 1, 4, &[avp(9, &[0, 7]), said]);
+    let [ref finding] = dialogue.asked(1000, &[])[..] else { panic!("not one finding") };
+    assert_eq!((finding.code, finding.confidence), (Code::L2tpPlainRefused, MEDIUM));
+    assert_eq!(finding.owner, Code::L2tpPlainRefused.owner());
+}
+
+#[test]
+fn a_tunnel_that_nobody_wants_any_more_may_be_cleared() {
+    for cancelled in [false, true] {
+        let mut dialogue = Dialogue::default();
+        dialogue.request(&[0], &[0, 1], false);
+        dialogue.control(10, Inbound, 1, 2, &[avp(9, &[0, 7]), avp(11, &[9; 16])]);
+        dialogue.control(11, Outbound, 7, 3, &[avp(13, &[8; 16])]);
+        if cancelled {
+            dialogue.control(12, Outbound, 7, 10, &[avp(14, &[0, 1])]);
+            dialogue.control(13, Outbound, 7, 14, &[avp(14, &[0, 1])]);
+        }
+        dialogue.control(60_000, Inbound, 1, 4, &[avp(9, &[0, 7]), avp(1, &[0, 1])]);
+        assert_eq!(dialogue.codes(LATE), [], "{cancelled}");
+    }
+    let mut joined = Dialogue::default();
+    joined.data(0, Inbound, 1);
+    joined.control(1000, Inbound, 1, 4, &[avp(9, &[0, 7]), avp(1, &[0, 6])]);
+    assert_eq!(joined.codes(LATE), [], "it was up before anybody watched");
+}
+
+#[test]
 fn a_tunnel_that_exists_already_is_a_clash() {
     for (hidden, code) in [(false, Code::L2tpTunnelClash), (true, Code::L2tpHiddenId)] {
         let mut dialogue = second();
@@ -297,6 +351,25 @@ fn a_hello_that_is_never_acknowledged_is_lost() {
 }
 
 #[test]
+fn a_tunnel_that_its_device_gives_up_because_of_its_hellos_is_lost() {
+    for (sent, found) in [(5, &[(Code::L2tpHelloLost, HIGH)][..]), (2, &[]), (0, &[])] {
+        let mut dialogue = Dialogue::default().up();
+        dialogue.number = 4;
+        for millis in [61_000, 62_000, 64_000, 68_000, 76_000].into_iter().take(sent) {
+            dialogue.control(millis, Outbound, 7, 6, &[]);
+            dialogue.data(millis + 500, Outbound, 7);
+        }
+        dialogue.number = 5;
+        for millis in [92_000, 93_000, 95_000] {
+            dialogue.control(millis, Outbound, 7, 4, &[avp(9, &[0, 1]), avp(1, &[0, 1, 0, 0])]);
+        }
+        assert_eq!(dialogue.codes(96_000), found, "{sent} hellos");
+        dialogue.control(97_000, Inbound, 1, 0, &[]);
+        assert_eq!(dialogue.codes(LATE), found, "the server is there again when it is over");
+    }
+}
+
+#[test]
 fn a_tunnel_whose_way_the_nat_forgot_says_so() {
     let mut dialogue = Dialogue::default().up();
     dialogue.left(1000, 1701);
@@ -351,7 +424,7 @@ fn unreachable_from_the_server_is_the_server_s_and_from_a_router_the_way_s() {
     let router: IpAddr = [203, 0, 113, 9].into();
     for (from, kind, code) in [
         (server, IcmpKind::PortUnreachable, Code::ServerDown),
-        (router, IcmpKind::HostUnreachable, Code::ServerPath),
+        (router, IcmpKind::HostUnreachable, Code::ServerDown),
         (router, IcmpKind::Prohibited, Code::ServerPath),
     ] {
         let mut dialogue = Dialogue::default();

@@ -61,6 +61,11 @@ pub(super) struct Call {
     /// What the device sent before the server showed that anything reached it.
     pub(super) tries: Option<Attempts>,
     pub(super) heard_us: Option<Mark>,
+    /// The server's GRE with the device's Call ID, and what the device sent since the first of it before it showed
+    /// that any reached it.
+    pub(super) arrived: u64,
+    pub(super) unheeded: Option<Attempts>,
+    pub(super) heard_them: bool,
     /// What the device sent since the server's last packet.
     pub(super) unheard: Option<Attempts>,
     pub(super) ppp: Ppp,
@@ -79,6 +84,9 @@ impl Call {
             gre: Both::default(),
             tries: None,
             heard_us: None,
+            arrived: 0,
+            unheeded: None,
+            heard_them: false,
             unheard: None,
             ppp: Ppp::default(),
             errors: None,
@@ -89,14 +97,20 @@ impl Call {
         self.reply.is_some_and(|(_, result)| result == OK)
     }
 
-    pub(super) fn gre(&mut self, seen: &Observation<'_>, header: &GreHeader) {
+    pub(super) fn gre(&mut self, seen: &Observation<'_>, id: u16, header: &GreHeader) {
         self.gre.of_mut(seen.direction).add(seen, header.seq);
         let mut heard = false;
         if header.seq.is_some() {
             let frame = seen.payload.get(header.header_len..).unwrap_or_default();
             heard = self.ppp.read(seen.direction, seen.mark, frame);
         }
+        // The number of a packet that it received (RFC 2637 section 4.1).
+        let heard = heard || header.ack.is_some_and(|ack| ack != u32::MAX);
         if seen.is_outbound() {
+            self.heard_them |= heard;
+            if header.seq.is_some() && self.arrived > 0 && !self.heard_them {
+                again(&mut self.unheeded, seen.mark);
+            }
             again(&mut self.unheard, seen.mark);
             if header.seq.is_some() && self.heard_us.is_none() {
                 again(&mut self.tries, seen.mark);
@@ -104,7 +118,8 @@ impl Call {
             return;
         }
         self.unheard = None;
-        if heard || header.ack.is_some_and(|ack| ack != u32::MAX) {
+        self.arrived += u64::from(self.own.is_none_or(|own| own == id));
+        if heard {
             self.heard_us.get_or_insert(seen.mark);
         }
     }

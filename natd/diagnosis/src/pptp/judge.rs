@@ -229,12 +229,15 @@ impl Case<'_, '_> {
             self.add(code, Confidence::High, vec![Evidence::packet(call_words(result), answered)]);
             return;
         }
+        let end = self.connection.end_of(call).map(|(mark, _)| mark);
+        let until = end.map_or(self.context.now, |end| end.at);
+        if self.deaf(call, until) {
+            return;
+        }
         if call.heard_us.is_some() {
             self.link(call);
             return;
         }
-        let end = self.connection.end_of(call).map(|(mark, _)| mark);
-        let until = end.map_or(self.context.now, |end| end.at);
         match call.tries {
             None => self.no_gre(call, answered, until),
             Some(tries) => self.gre_unheard(call, tries, until, strange),
@@ -252,14 +255,29 @@ impl Case<'_, '_> {
         self.add(Code::PptpCallRefused, Confidence::Medium, evidence);
     }
 
+    /// Who keeps GRE from the device, or the device's from us.
+    fn device(&self) -> &'static [Party] {
+        let beyond = self.context.vantage.wan && !self.context.vantage.lan;
+        if beyond { &[Party::Device, Party::Router] } else { &[Party::Device] }
+    }
+
+    /// GRE comes in, and the device goes on as if it did not.
+    fn deaf(&mut self, call: &Call, until: Timestamp) -> bool {
+        let Some(unheeded) = call.unheeded.filter(|_| !call.heard_them && call.arrived >= 3) else {
+            return false;
+        };
+        let Some(sure) = patience(unheeded, until) else { return false };
+        let mut evidence = vec![unheeded.evidence("GRE sent, none of it acknowledges the server's")];
+        evidence.extend(call.gre.inbound.evidence("GRE from the server for this call"));
+        let owner = self.device();
+        self.add(Code::PptpGreInOnly, sure, evidence).owner = owner;
+        true
+    }
+
     /// The call is up, and the device sends no PPP.
     fn no_gre(&mut self, call: &Call, answered: Mark, until: Timestamp) {
         let waited = until.since(answered.at);
-        let device: &[Party] = if self.context.vantage.lan || !self.context.vantage.wan {
-            Code::PptpGreNoOut.owner()
-        } else {
-            &[Party::Device, Party::Router]
-        };
+        let device = self.device();
         if let Some((first, last)) = call.gre.inbound.span {
             let count = call.gre.inbound.count;
             if count >= 3 && last.at.since(first.at).max(waited) >= GRE_PATIENCE {
@@ -294,13 +312,8 @@ impl Case<'_, '_> {
         strange: Option<(Attempts, u16)>,
     ) {
         let rejected = call.errors.filter(|errors| errors.first.at >= call.since.at);
-        let waited = until.since(tries.first.at);
-        let sure = match rejected {
-            Some(_) if waited >= Duration::from_secs(1) => Confidence::High,
-            _ if waited >= CERTAIN && tries.sends >= 3 => Confidence::High,
-            _ if waited >= GRE_PATIENCE && tries.sends >= 2 => Confidence::Medium,
-            _ => return,
-        };
+        let soon = rejected.filter(|_| until.since(tries.first.at) >= Duration::from_secs(1));
+        let Some(sure) = soon.map(|_| Confidence::High).or(patience(tries, until)) else { return };
         let mut evidence = vec![tries.evidence("GRE sent, no sign that it arrived")];
         evidence.extend(call.gre.inbound.evidence("GRE from the server, none of it an answer"));
         let other = self.misled(call, tries, strange, sure);
@@ -418,6 +431,15 @@ impl Case<'_, '_> {
         } else {
             self.dies();
         }
+    }
+}
+
+/// How sure it is at `until` that nobody answers this GRE.
+fn patience(tries: Attempts, until: Timestamp) -> Option<Confidence> {
+    match (until.since(tries.first.at), tries.sends) {
+        (waited, 3..) if waited >= CERTAIN => Some(Confidence::High),
+        (waited, 2..) if waited >= GRE_PATIENCE => Some(Confidence::Medium),
+        _ => None,
     }
 }
 

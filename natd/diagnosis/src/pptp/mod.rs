@@ -125,7 +125,7 @@ impl Tracker {
         let Some(connection) = self.connections.get_mut(connection) else { return };
         connection.last = seen.mark;
         if let Some(call) = connection.calls.get_mut(call) {
-            call.gre(seen, &header);
+            call.gre(seen, id, &header);
         }
     }
 

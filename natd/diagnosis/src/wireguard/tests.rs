@@ -24,7 +24,8 @@ fn ipv6_is_no_different() {
         device: [0x2001, 0xdb8, 0, 1, 0, 0, 0, 11].into(),
         server: [0x2001, 0xdb8, 0, 2, 0, 0, 0, 10].into(),
     };
-    let mut story = Story { peers, ..Story::default() };
+    let pair = Pair::new(peers.device, peers.server, at(0));
+    let mut story = Story { peers, pair, ..Story::default() };
     story.initiations(&[0, 5_000, 10_000]);
     assert_eq!(story.codes(10_500), [(Code::WgNoReply, Confidence::High)]);
     story.error(10_600, peers.server, IcmpKind::PortUnreachable);
@@ -235,10 +236,12 @@ fn a_server_with_nothing_to_say_is_no_black_hole() {
 
 #[test]
 fn a_closed_port_is_a_server_that_is_down_and_an_unreachable_network_is_the_path() {
-    for (from, kind, code) in [
-        ([198, 51, 100, 10], IcmpKind::PortUnreachable, Code::ServerDown),
-        ([203, 0, 113, 1], IcmpKind::HostUnreachable, Code::ServerPath),
-        ([203, 0, 113, 1], IcmpKind::HopLimit, Code::ServerPath),
+    for (from, kind, code, sure) in [
+        ([198, 51, 100, 10], IcmpKind::PortUnreachable, Code::ServerDown, Confidence::High),
+        ([203, 0, 113, 1], IcmpKind::HostUnreachable, Code::ServerDown, Confidence::Medium),
+        ([192, 168, 1, 1], IcmpKind::HostUnreachable, Code::ServerPath, Confidence::High),
+        ([203, 0, 113, 1], IcmpKind::NetUnreachable, Code::ServerPath, Confidence::High),
+        ([203, 0, 113, 1], IcmpKind::HopLimit, Code::ServerPath, Confidence::High),
     ] {
         let mut story = Story::default();
         story.initiations(&[0]);
@@ -246,7 +249,7 @@ fn a_closed_port_is_a_server_that_is_down_and_an_unreachable_network_is_the_path
         assert_eq!(story.codes(1_000), []);
         story.initiations(&[5_000]);
         story.error(5_020, from.into(), kind);
-        assert_eq!(story.codes(5_100), [(code, Confidence::High)]);
+        assert_eq!(story.codes(5_100), [(code, sure)]);
         // The server is started.
         story.initiations(&[10_000]);
         story.response(10_030, 1);

@@ -236,7 +236,7 @@ fn errors_of_routers_about_a_session_that_fell_silent() {
     line.up(0, 1);
     dpd(&mut line, 100_000, 2, false);
     line.icmp(106_020, [203, 0, 113, 1], IcmpKind::HostUnreachable, 17, 4500);
-    assert_eq!(line.codes(114_000), [(Code::ServerPath, High)]);
+    assert_eq!(line.codes(114_000), [(Code::ServerDown, Medium)]);
 }
 
 #[test]

@@ -100,6 +100,42 @@ fn gre_without_answer_is_blocked_whether_out_or_in() {
 }
 
 #[test]
+fn a_device_that_answers_none_of_the_gre_that_reaches_it_has_a_firewall() {
+    for hears in [false, true] {
+        let mut dialogue = Dialogue::default().dial(1);
+        for round in 0..8 {
+            dialogue.gre(1200 + round * 3000, Outbound, 7, LCP_REQUEST);
+            dialogue.gre(1210 + round * 3000, Inbound, 0, LCP_ACK);
+            dialogue.gre(1220 + round * 3000, Inbound, 0, LCP_REQUEST);
+        }
+        assert_eq!(dialogue.codes(25_000), [(Code::PptpGreInOnly, HIGH)]);
+        assert_eq!(dialogue.asked(25_000, &[])[0].owner, [Party::Device]);
+        if hears {
+            // It only took its time.
+            dialogue.gre(25_100, Outbound, 7, LCP_ACK);
+            assert_eq!(dialogue.codes(26_000), []);
+        }
+        dialogue.tcp(30_000, Outbound, ACK, &message(12, 0, 0, 0));
+        let found: &[_] = if hears { &[] } else { &[(Code::PptpGreInOnly, HIGH)] };
+        assert_eq!(dialogue.codes(LATE), found);
+    }
+}
+
+#[test]
+fn a_device_that_hears_shows_it_by_gre_s_own_number() {
+    let mut dialogue = Dialogue::default().dial(1);
+    for round in 0..5 {
+        dialogue.gre(1200 + round * 3000, Outbound, 7, LCP_REQUEST);
+        dialogue.gre(1210 + round * 3000, Inbound, 0, LCP_REQUEST);
+    }
+    assert_eq!(dialogue.codes(14_000), [(Code::PptpGreInOnly, MEDIUM)]);
+    // Nothing but a number of a packet received.
+    let bytes = [0x20, 0x81, 0x88, 0x0b, 0, 0, 0, 7, 0, 0, 0, 9];
+    dialogue.tracker.observe(&dialogue.peers.packet(14_100, Outbound, 47, &bytes));
+    assert_eq!(dialogue.codes(15_000), [(Code::PptpGreBlocked, HIGH)], "it hears, and is not heard");
+}
+
+#[test]
 fn a_device_that_clears_at_once_says_nothing_about_gre() {
     let mut dialogue = Dialogue::default().dial(1);
     dialogue.gre(1200, Outbound, 7, LCP_REQUEST);

@@ -122,7 +122,7 @@ fn unreachable_from_the_server_is_the_server_s_and_from_a_router_the_way_s() {
         (server, IcmpKind::HostUnreachable, Code::ServerDown),
         (server, IcmpKind::PortUnreachable, Code::PptpRefused),
         (ROUTER.into(), IcmpKind::NetUnreachable, Code::ServerPath),
-        (ROUTER.into(), IcmpKind::HostUnreachable, Code::ServerPath),
+        (ROUTER.into(), IcmpKind::HostUnreachable, Code::ServerDown),
         (ROUTER.into(), IcmpKind::HopLimit, Code::ServerPath),
     ] {
         let mut dialogue = Dialogue::default();
