@@ -21,7 +21,8 @@ pub(crate) enum Login {
 }
 
 impl Login {
-    pub(crate) const ALL: [Self; 5] = [Self::Main, Self::Aggressive, Self::V2Psk, Self::V2Eap, Self::V2EapBig];
+    pub(crate) const ALL: [Self; 5] =
+        [Self::Main, Self::Aggressive, Self::V2Psk, Self::V2Eap, Self::V2EapBig];
 
     const fn version(self) -> u8 {
         match self {
@@ -66,7 +67,14 @@ impl Ike {
         if self.nat_t { 4500 } else { 500 }
     }
 
-    fn message(&self, port: u16, exchange: u8, flags: u8, number: u32, (next, body): (u8, Vec<u8>)) -> Message {
+    fn message(
+        &self,
+        port: u16,
+        exchange: u8,
+        flags: u8,
+        number: u32,
+        (next, body): (u8, Vec<u8>),
+    ) -> Message {
         let mut bytes = if port == 4500 { vec![0; 4] } else { Vec::new() };
         bytes.extend(self.spis.concat());
         bytes.extend([next, self.login.version(), exchange, flags]);
@@ -178,12 +186,17 @@ impl Ike {
 
     fn aggressive(&mut self, line: &mut Line) -> bool {
         let vendors = if self.nat_t { vec![Self::vendor()] } else { Vec::new() };
-        let keys = [(4, line.dice.bytes(128)), (10, line.dice.bytes(20)), (5, b"\x0b\x11\x01\xf4group".to_vec())];
+        let keys =
+            [(4, line.dice.bytes(128)), (10, line.dice.bytes(20)), (5, b"\x0b\x11\x01\xf4group".to_vec())];
         let request = [&[self.security_association()], &keys[..], &vendors].concat();
         let request = self.message(500, 4, 0, 0, chain(&request));
         self.spis[1] = line.dice.array();
         let (near, far) = self.ends(line);
-        let keys = [(4, line.dice.bytes(128)), (10, line.dice.bytes(20)), (5, vec![1, 17, 1, 244, 198, 51, 100, 10])];
+        let keys = [
+            (4, line.dice.bytes(128)),
+            (10, line.dice.bytes(20)),
+            (5, vec![1, 17, 1, 244, 198, 51, 100, 10]),
+        ];
         let hash = [(8, line.dice.bytes(20))];
         let answer =
             [&[self.security_association()], &keys[..], &hash, &vendors, &self.nat_d(near, far)].concat();
@@ -204,7 +217,8 @@ impl Ike {
 
     fn quick(&mut self, line: &mut Line) -> bool {
         let number = line.dice.id();
-        let (ours, theirs) = (self.secret(line, 32, 1, number, 28 + 168), self.secret(line, 32, 1, number, 28 + 168));
+        let (ours, theirs) =
+            (self.secret(line, 32, 1, number, 28 + 168), self.secret(line, 32, 1, number, 28 + 168));
         if !line.ask(&ours, &theirs, &AGAIN) {
             return false;
         }
@@ -216,7 +230,8 @@ impl Ike {
 
     fn sa_init(&mut self, line: &mut Line) -> bool {
         let keys = [(34, [&[0, 14, 0, 0][..], &line.dice.bytes(256)].concat()), (40, line.dice.bytes(32))];
-        let ours = [&[self.security_association()], &keys[..], &self.nat_d((line.server, 500), (line.device, 500))];
+        let ours =
+            [&[self.security_association()], &keys[..], &self.nat_d((line.server, 500), (line.device, 500))];
         let request = self.message(500, 34, 8, 0, chain(&ours.concat()));
         if line.dice.one_in(4) {
             // A server under load wants a cookie first (RFC 7296 section 2.6).
@@ -269,7 +284,11 @@ impl Ike {
             let (a, b) = (line.dice.id(), line.dice.id());
             let (ask, answer) = (self.secret(line, 5, 1, a, 92), self.secret(line, 5, 1, b, 92));
             let pauses = [5_000, 5_000, 5_000];
-            if by_device { line.ask(&ask, &answer, &pauses) } else { line.asked(&ask, &answer, &pauses) };
+            if by_device {
+                line.ask(&ask, &answer, &pauses)
+            } else {
+                line.asked(&ask, &answer, &pauses)
+            };
         } else if by_device {
             self.request(line, 37, 76, 76);
         } else {

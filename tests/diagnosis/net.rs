@@ -223,8 +223,11 @@ impl Line {
         // A fragment is lost as easily as a packet; the first one may still arrive.
         let pieces = |payload: &[u8], src, dst, ttl| ip(src, dst, message.protocol, ttl, ident, payload);
         let jitter = self.dice.between(0, 120);
-        let (lan_at, wan_at) =
-            if outbound { (self.now, self.now + INSIDE + jitter) } else { (self.now, self.now - INSIDE - jitter) };
+        let (lan_at, wan_at) = if outbound {
+            (self.now, self.now + INSIDE + jitter)
+        } else {
+            (self.now, self.now - INSIDE - jitter)
+        };
         let (device, server, wan) = (self.device, self.server, self.wan);
         let hops = 40 + self.number / 2;
         let (lan, beyond) = if outbound {
@@ -329,7 +332,8 @@ fn ip(src: IpAddr, dst: IpAddr, protocol: u8, ttl: u8, ident: u16, payload: &[u8
             (IpAddr::V4(src), IpAddr::V4(dst)) => {
                 let flags = if whole { 0x4000 } else { offset | if more { 0x2000 } else { 0 } };
                 let length = u16::try_from(20 + piece.len()).unwrap();
-                let mut bytes = [[0x45, 0], length.to_be_bytes(), ident.to_be_bytes(), flags.to_be_bytes()].concat();
+                let mut bytes =
+                    [[0x45, 0], length.to_be_bytes(), ident.to_be_bytes(), flags.to_be_bytes()].concat();
                 bytes.extend([ttl, protocol, 0, 0]);
                 bytes.extend(src.octets());
                 bytes.extend(dst.octets());
@@ -352,7 +356,9 @@ fn ip(src: IpAddr, dst: IpAddr, protocol: u8, ttl: u8, ident: u16, payload: &[u8
                 bytes.extend(*piece);
                 bytes
             }
-            (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => unreachable!("one version at a time"),
+            (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => {
+                unreachable!("one version at a time")
+            }
         }
     };
     pieces.iter().enumerate().map(packet).collect()

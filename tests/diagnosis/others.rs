@@ -57,11 +57,19 @@ impl Tcp {
 
     pub(crate) fn say(&mut self, line: &mut Line, outbound: bool, body: &[u8]) {
         let segment = self.segment(outbound, ACK | 8, body);
-        if outbound { line.out(&segment) } else { line.back(&segment) };
+        if outbound {
+            line.out(&segment)
+        } else {
+            line.back(&segment)
+        };
         self.advance(outbound, body.len());
         let acknowledgement = self.segment(!outbound, ACK, &[]);
         line.now += 1_000;
-        if outbound { line.back(&acknowledgement) } else { line.out(&acknowledgement) };
+        if outbound {
+            line.back(&acknowledgement)
+        } else {
+            line.out(&acknowledgement)
+        };
     }
 
     pub(crate) fn close(&mut self, line: &mut Line) {
@@ -108,7 +116,11 @@ impl Pptp {
         if !control.ask(line, &pptp(7, 168, &[(12, calls[0])]), &pptp(8, 32, &reply)) {
             return None;
         }
-        control.say(line, true, &pptp(15, 24, &[(12, calls[1]), (16, 0xffff), (18, 0xffff), (20, 0xffff), (22, 0xffff)]));
+        control.say(
+            line,
+            true,
+            &pptp(15, 24, &[(12, calls[1]), (16, 0xffff), (18, 0xffff), (20, 0xffff), (22, 0xffff)]),
+        );
         Some(Self { control, calls, sequence: [0, 0] })
     }
 
@@ -161,7 +173,8 @@ impl Pptp {
         let challenge = self.gre(false, &Self::ppp(0xc223, 1, 1, &[16; 22]));
         line.back(&challenge);
         line.wait(5);
-        let (code, words): (u8, &[u8]) = if right { (3, b"S=00 M=ok") } else { (4, b"E=691 R=0 C=00 V=3 M=no") };
+        let (code, words): (u8, &[u8]) =
+            if right { (3, b"S=00 M=ok") } else { (4, b"E=691 R=0 C=00 V=3 M=no") };
         let response = self.gre(true, &Self::ppp(0xc223, 2, 1, &[49; 54]));
         let verdict = self.gre(false, &Self::ppp(0xc223, code, 1, words));
         if !line.ask(&response, &verdict, &[3_000; 5]) {
@@ -174,7 +187,8 @@ impl Pptp {
             line.asked(&ask, &answer, &[3_000; 2]);
             return true;
         }
-        self.negotiate(line, 0x80fd, &[18, 6, 1, 0, 0, 0x40]) && self.negotiate(line, 0x8021, &[3, 6, 10, 0, 0, 2])
+        self.negotiate(line, 0x80fd, &[18, 6, 1, 0, 0, 0x40])
+            && self.negotiate(line, 0x8021, &[3, 6, 10, 0, 0, 2])
     }
 
     pub(crate) fn data(&mut self, line: &mut Line, seconds: u64, a_second: u64) {
@@ -217,7 +231,11 @@ impl Pptp {
 
     pub(crate) fn hang_up(&mut self, line: &mut Line) {
         let calls = self.calls;
-        self.control.ask(line, &pptp(12, 16, &[(12, calls[0])]), &pptp(13, 148, &[(12, calls[1]), (14, 0x100)]));
+        self.control.ask(
+            line,
+            &pptp(12, 16, &[(12, calls[0])]),
+            &pptp(13, 148, &[(12, calls[1]), (14, 0x100)]),
+        );
         self.control.ask(line, &pptp(3, 16, &[(12, 0x100)]), &pptp(4, 16, &[(12, 0x100)]));
         self.control.close(line);
     }
@@ -244,9 +262,16 @@ impl L2tp {
         [&head.to_be_bytes(), &[0, 0], &kind.to_be_bytes()[..], value].concat()
     }
 
-    fn control(&mut self, outbound: bool, (tunnel, session): (u16, u16), kind: u16, avps: &[Vec<u8>]) -> Message {
+    fn control(
+        &mut self,
+        outbound: bool,
+        (tunnel, session): (u16, u16),
+        kind: u16,
+        avps: &[Vec<u8>],
+    ) -> Message {
         let side = usize::from(!outbound);
-        let avps = if kind == 0 { Vec::new() } else { [Self::avp(0, &kind.to_be_bytes()), avps.concat()].concat() };
+        let avps =
+            if kind == 0 { Vec::new() } else { [Self::avp(0, &kind.to_be_bytes()), avps.concat()].concat() };
         let length = u16::try_from(12 + avps.len()).unwrap();
         let head = [0xc802, length, tunnel, session, self.numbers[side], self.numbers[1 - side]];
         if kind != 0 {
@@ -258,7 +283,12 @@ impl L2tp {
     pub(crate) fn connect(&mut self, line: &mut Line) -> bool {
         let ([near, far], [mine, its]) = (self.tunnels, self.sessions);
         let common = |id: u16| {
-            vec![Self::avp(2, &[1, 0]), Self::avp(7, b"host"), Self::avp(3, &[0, 0, 0, 3]), Self::avp(9, &id.to_be_bytes())]
+            vec![
+                Self::avp(2, &[1, 0]),
+                Self::avp(7, b"host"),
+                Self::avp(3, &[0, 0, 0, 3]),
+                Self::avp(9, &id.to_be_bytes()),
+            ]
         };
         let request = self.control(true, (0, 0), 1, &common(near));
         let answer = self.control(false, (near, 0), 2, &common(far));
@@ -268,12 +298,18 @@ impl L2tp {
         let connected = self.control(true, (far, 0), 3, &[]);
         line.out(&connected);
         line.wait(2);
-        let call = self.control(true, (far, 0), 10, &[Self::avp(14, &mine.to_be_bytes()), Self::avp(15, &[0, 0, 0, 1])]);
+        let call = self.control(
+            true,
+            (far, 0),
+            10,
+            &[Self::avp(14, &mine.to_be_bytes()), Self::avp(15, &[0, 0, 0, 1])],
+        );
         let reply = self.control(false, (near, mine), 11, &[Self::avp(14, &its.to_be_bytes())]);
         if !line.ask(&call, &reply, &L2TP_AGAIN) {
             return false;
         }
-        let connected = self.control(true, (far, its), 12, &[Self::avp(24, &[0, 1, 0, 0]), Self::avp(19, &[0, 0, 0, 1])]);
+        let connected =
+            self.control(true, (far, its), 12, &[Self::avp(24, &[0, 1, 0, 0]), Self::avp(19, &[0, 0, 0, 1])]);
         line.out(&connected);
         line.travel();
         let zlb = self.control(false, (near, 0), 0, &[]);
@@ -288,7 +324,9 @@ impl L2tp {
     }
 
     pub(crate) fn negotiate(&mut self, line: &mut Line) {
-        for (protocol, options) in [(0xc021_u16, &[1, 4, 5, 120, 5, 6, 1, 2, 3, 4][..]), (0x8021, &[3, 6, 10, 0, 0, 2])] {
+        for (protocol, options) in
+            [(0xc021_u16, &[1, 4, 5, 120, 5, 6, 1, 2, 3, 4][..]), (0x8021, &[3, 6, 10, 0, 0, 2])]
+        {
             let ask = Pptp::ppp(protocol, 1, 1, options);
             let ack = Pptp::ppp(protocol, 2, 1, options);
             let (ask_out, ack_back) = (self.packet(true, &ask), self.packet(false, &ack));
@@ -296,7 +334,8 @@ impl L2tp {
             let (ask_back, ack_out) = (self.packet(false, &ask), self.packet(true, &ack));
             line.asked(&ask_back, &ack_out, &[3_000; 5]);
             if protocol == 0xc021 {
-                let (challenge, response) = (Pptp::ppp(0xc223, 1, 1, &[8; 22]), Pptp::ppp(0xc223, 2, 1, &[9; 54]));
+                let (challenge, response) =
+                    (Pptp::ppp(0xc223, 1, 1, &[8; 22]), Pptp::ppp(0xc223, 2, 1, &[9; 54]));
                 let (challenge, response) = (self.packet(false, &challenge), self.packet(true, &response));
                 line.asked(&challenge, &response, &[3_000; 5]);
                 let success = self.packet(false, &Pptp::ppp(0xc223, 3, 1, b"S=00 M=ok"));
@@ -337,7 +376,12 @@ impl L2tp {
     }
 
     pub(crate) fn close(&mut self, line: &mut Line) {
-        let stop = self.control(true, (self.tunnels[1], 0), 4, &[Self::avp(9, &self.tunnels[0].to_be_bytes()), Self::avp(1, &[0, 1])]);
+        let stop = self.control(
+            true,
+            (self.tunnels[1], 0),
+            4,
+            &[Self::avp(9, &self.tunnels[0].to_be_bytes()), Self::avp(1, &[0, 1])],
+        );
         let zlb = self.control(false, (self.tunnels[0], 0), 0, &[]);
         line.ask(&stop, &zlb, &L2TP_AGAIN);
     }
@@ -439,7 +483,13 @@ impl OpenVpn {
     pub(crate) fn new(line: &mut Line, tcp: bool) -> Option<Self> {
         let tcp = if tcp { Some(Tcp::open(line, 1194)?) } else { None };
         let port = u16::try_from(line.dice.between(30_000, 60_000)).unwrap();
-        Some(Self { sessions: [line.dice.array(), line.dice.array()], numbers: [0, 0], sequence: [0, 0], port, tcp })
+        Some(Self {
+            sessions: [line.dice.array(), line.dice.array()],
+            numbers: [0, 0],
+            sequence: [0, 0],
+            port,
+            tcp,
+        })
     }
 
     /// Opcode, key, what it acknowledges, TLS.
@@ -488,7 +538,8 @@ impl OpenVpn {
     pub(crate) fn connect(&mut self, line: &mut Line) -> bool {
         const RESETS: [u64; 5] = [2_000, 4_000, 8_000, 16_000, 32_000];
         self.numbers = [0, 0];
-        let (reset, answer) = (self.control(true, 7, 0, &[], Some(0)), self.control(false, 8, 0, &[0], Some(0)));
+        let (reset, answer) =
+            (self.control(true, 7, 0, &[], Some(0)), self.control(false, 8, 0, &[0], Some(0)));
         self.ask(line, &reset, &answer, &RESETS) && self.keys(line, 0)
     }
 
@@ -512,7 +563,8 @@ impl OpenVpn {
 
     pub(crate) fn renew(&mut self, line: &mut Line) {
         self.numbers = [0, 0];
-        let (reset, answer) = (self.control(true, 3, 1, &[], Some(0)), self.control(false, 3, 1, &[0], Some(0)));
+        let (reset, answer) =
+            (self.control(true, 3, 1, &[], Some(0)), self.control(false, 3, 1, &[0], Some(0)));
         self.ask(line, &reset, &answer, &[2_000, 4_000, 8_000]);
         self.keys(line, 1);
     }
@@ -542,11 +594,17 @@ pub(crate) fn web(line: &mut Line, visits: u64) {
         line.wait_about(7_000);
         if line.device.is_ipv4() {
             line.server = [9, 9, 9, 9].into();
-            let name: &[u8] = if visit % 3 == 0 { b"\x05nonex\x07example\x03org\0" } else { b"\x03www\x07example\x03org\0" };
+            let name: &[u8] = if visit % 3 == 0 {
+                b"\x05nonex\x07example\x03org\0"
+            } else {
+                b"\x03www\x07example\x03org\0"
+            };
             let id = line.dice.id().to_be_bytes();
             let question = [&id[..2], &[1, 0, 0, 1, 0, 0, 0, 0, 0, 0], name, &[0, 1, 0, 1]].concat();
             let code = if visit % 3 == 0 { 0x83 } else { 0x80 };
-            let mut answer = [&id[..2], &[0x81, code, 0, 1, 0, u8::from(code == 0x80), 0, 0, 0, 0], name, &[0, 1, 0, 1]].concat();
+            let mut answer =
+                [&id[..2], &[0x81, code, 0, 1, 0, u8::from(code == 0x80), 0, 0, 0, 0], name, &[0, 1, 0, 1]]
+                    .concat();
             if code == 0x80 {
                 answer.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4, 192, 0, 2, 80]);
             }

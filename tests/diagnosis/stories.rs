@@ -213,8 +213,11 @@ fn healthy_in(devices: &[u8], v6: bool, lossy: bool, usually: u64) {
                         wrong.push(format!("{place}: {code} {confidence:?} from {from} s to {to} s"));
                     }
                     wrong.extend(told.wrong.iter().map(|what| format!("{place}: {what}")));
-                    let mut each: Vec<_> =
-                        told.sessions.iter().map(|s| (s.device, s.server, family(s.vpn) as u8, s.attempt)).collect();
+                    let mut each: Vec<_> = told
+                        .sessions
+                        .iter()
+                        .map(|s| (s.device, s.server, family(s.vpn) as u8, s.attempt))
+                        .collect();
                     each.sort_unstable();
                     each.dedup();
                     if each.len() != sessions * usize::from(devices) {
@@ -245,4 +248,38 @@ fn what_works_with_a_packet_lost_now_and_then_has_no_finding() {
 #[test]
 fn what_works_for_several_devices_has_no_finding() {
     healthy_in(&[2, 8], false, false, 2);
+}
+
+#[test]
+#[ignore = "prints the session events of NATD_STORY with NATD_SEED"]
+fn show_events() {
+    let wanted = env::var("NATD_STORY").unwrap();
+    let seed = env::var("NATD_SEED").unwrap().parse().unwrap();
+    let (_, _, story) = STORIES.iter().find(|(name, ..)| name.contains(&wanted)).unwrap();
+    let devices = env::var("NATD_DEVICES").map_or(1, |text| text.parse().unwrap());
+    let sights =
+        household(*story, devices, env::var("NATD_V6").is_ok(), seed, env::var("NATD_LOSSY").is_ok());
+    let view = env::var("NATD_VIEW").map_or(View::CaptureLan, |name| {
+        View::ALL.into_iter().find(|view| format!("{view:?}") == name).unwrap()
+    });
+    for sight in sights.iter().filter(|sight| view.sees(sight.place)) {
+        let head = sight.bytes.iter().skip(if sight.bytes[0] >> 4 == 4 { 20 } else { 40 }).take(40);
+        let head: String = head.map(|byte| format!("{byte:02x}")).collect();
+        let (at, len) = (sight.at / 1000, sight.bytes.len());
+        println!(
+            "{at:>8} {:?} {} {len:>5} {:3} {head}",
+            sight.place,
+            if sight.outbound { ">" } else { "<" },
+            sight.bytes[9]
+        );
+    }
+    let told = watch(view, &sights, 90, seed, &|_, _: &mut Household| {});
+    for event in &told.events {
+        let session = &event.session;
+        println!(
+            "{:?} {:?} {} {:?} -> {:?} {}",
+            event.at, session.vpn, session.attempt, event.before, session.phase, session.reason
+        );
+    }
+    println!("{:#?}\n{:#?}", told.sessions, told.ever());
 }

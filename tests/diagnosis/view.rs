@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use diagnosis::{Finding, Household, Packet, Point, Session, SessionEvent, Settings, Vantage};
 use diagnosis::{Confidence, Group};
+use diagnosis::{Finding, Household, Packet, Point, Session, SessionEvent, Settings, Vantage};
 use nat_core::flow::Direction;
 use nat_core::time::Timestamp;
 use passthrough::view::{Phase, Vpn};
@@ -56,10 +56,8 @@ impl View {
     fn household(self) -> Household {
         let (lan, wan) = (self.sees(Place::Lan), self.sees(Place::Wan));
         let live = self.is_live();
-        let networks = vec![
-            (IpAddr::from([192, 168, 1, 0]), 24),
-            (IpAddr::from([0x2001, 0xdb8, 1, 0, 0, 0, 0, 0]), 64),
-        ];
+        let networks =
+            vec![(IpAddr::from([192, 168, 1, 0]), 24), (IpAddr::from([0x2001, 0xdb8, 1, 0, 0, 0, 0, 0]), 64)];
         let mut household = Household::new(Settings {
             lan: if live { networks } else { Vec::new() },
             pairs: 512,
@@ -94,8 +92,11 @@ pub(crate) struct Told {
 impl Told {
     /// Codes of the last answer.
     pub(crate) fn last(&self) -> Vec<&'static str> {
-        let mut codes: Vec<_> =
-            self.findings.last().map(|(_, list)| list.iter().map(|f| f.code.name()).collect()).unwrap_or_default();
+        let mut codes: Vec<_> = self
+            .findings
+            .last()
+            .map(|(_, list)| list.iter().map(|f| f.code.name()).collect())
+            .unwrap_or_default();
         codes.sort_unstable();
         codes.dedup();
         codes
@@ -213,7 +214,9 @@ fn copied(bytes: &[u8], dice: &mut Dice) -> Option<usize> {
             } else if body.first() == Some(&4) && body.get(1..4) == Some(&[0; 3]) {
                 let counter = u64::from_le_bytes(body[8..16].try_into().unwrap());
                 (counter < 64 || counter.is_multiple_of(64) || body.len() == 32).then_some(HEAD)
-            } else if body.first().is_some_and(|kind| matches!(kind, 1..=3)) && body.get(1..4) == Some(&[0; 3]) {
+            } else if body.first().is_some_and(|kind| matches!(kind, 1..=3))
+                && body.get(1..4) == Some(&[0; 3])
+            {
                 Some(bytes.len())
             } else if of(1194) {
                 let data = matches!(body[0] >> 3, 6 | 9);
@@ -225,7 +228,8 @@ fn copied(bytes: &[u8], dice: &mut Dice) -> Option<usize> {
         47 => {
             let ppp = payload.get(if payload[1] & 0x80 != 0 { 16 } else { 12 }..).unwrap_or_default();
             let ppp = ppp.strip_prefix(&[0xff, 3]).unwrap_or(ppp);
-            let control = payload[0] & 0x10 != 0 && ppp.first().is_some_and(|byte| matches!(byte, 0x80..=0xcf));
+            let control =
+                payload[0] & 0x10 != 0 && ppp.first().is_some_and(|byte| matches!(byte, 0x80..=0xcf));
             if control { Some(PART) } else { numbered(word(8)) }
         }
         50 => numbered(word(4)),
@@ -244,7 +248,8 @@ fn sessions_are_sound(told: &mut Told) {
         let key = (session.device, session.server, name, session.attempt);
         let before = last.insert(key.clone(), session.phase);
         let mut wrong = |what: &str| {
-            told.wrong.push(format!("{what}: {key:?} {:?} -> {:?} at {:?}", event.before, session.phase, event.at));
+            told.wrong
+                .push(format!("{what}: {key:?} {:?} -> {:?} at {:?}", event.before, session.phase, event.at));
         };
         if event.before != before {
             wrong("told out of turn");

@@ -255,6 +255,20 @@ fn a_flood_of_servers_displaces_the_oldest_and_no_more() {
 }
 
 #[test]
+fn a_session_that_moves_to_another_port_begins_once() {
+    let mut household = live();
+    lan(&mut household, 10, Outbound, &udp((DEVICE, 500), (SERVER, 500), 64, &ike(1)));
+    household.pass_time(at(2000));
+    let marked = [&[0; 4], &ike(1)[..]].concat();
+    lan(&mut household, 2010, Outbound, &udp((DEVICE, 4500), (SERVER, 4500), 64, &marked));
+    household.pass_time(at(4000));
+    let events: Vec<_> =
+        std::iter::from_fn(|| household.poll_event()).map(|e| (e.before, e.session.phase)).collect();
+    assert_eq!(events, [(None, Phase::Handshake)]);
+    assert_eq!(household.sessions(at(4000)).len(), 1);
+}
+
+#[test]
 fn what_stays_at_home_is_no_vpn() {
     let mut household = live();
     seen(&mut household, 1, &udp((DEVICE, 500), (OTHER, 500), 64, &ike(1)));
