@@ -392,4 +392,30 @@ impl Ike {
         };
         rounds.iter().all(|&(ours, theirs)| self.request(line, 35, ours, theirs))
     }
+
+    /// As [`Self::connect`] in version 2, with rounds of these lengths.
+    pub(crate) fn connect_with(&mut self, line: &mut Line, rounds: &[(usize, usize)]) -> bool {
+        self.sa_init(line) && rounds.iter().all(|&(ours, theirs)| self.request(line, 35, ours, theirs))
+    }
+
+    /// A first message that nobody reads.
+    pub(crate) fn first(&mut self, line: &mut Line) -> Message {
+        let keys = [(34, [&[0, 14, 0, 0][..], &line.dice.bytes(256)].concat()), (40, line.dice.bytes(32))];
+        self.message(500, 34, 8, 0, chain(&[&[self.security_association()], &keys[..]].concat()))
+    }
+
+    /// The server answers the first message with a notification.
+    pub(crate) fn refused(&mut self, line: &mut Line, notify: u16) {
+        if self.login.version() == 0x20 {
+            let request = self.first(line);
+            let answer = self.message(500, 34, 0x20, 0, chain(&[Self::notify(notify, &[])]));
+            line.ask(&request, &answer, &AGAIN);
+        } else {
+            let request = self.message(500, 2, 0, 0, chain(&[self.security_association(), Self::vendor()]));
+            let body = [&[0, 0, 0, 1, 1, 0][..], &notify.to_be_bytes()].concat();
+            let number = line.dice.id();
+            let answer = self.message(500, 5, 0, number, chain(&[(11, body)]));
+            line.ask(&request, &answer, &AGAIN);
+        }
+    }
 }

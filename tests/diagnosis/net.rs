@@ -140,6 +140,8 @@ pub(crate) struct Line {
     rtt: u64,
     /// Some systems write 0 into the identification of packets that must not be fragmented.
     counts_packets: bool,
+    /// Time to live of what comes from the server; the same for all devices.
+    hops: u8,
     idents: [u16; 2],
     /// The ports on the WAN are others from here on.
     pub(crate) remapped: u16,
@@ -171,6 +173,7 @@ impl Line {
             last_loss: 0,
             rtt: dice.between(2_000, 280_000),
             counts_packets: dice.one_in(2),
+            hops: 40 + u8::try_from(seed % 80).unwrap(),
             idents: dice.array::<2>().map(u16::from),
             remapped: 0,
             dice,
@@ -229,7 +232,7 @@ impl Line {
             (self.now, self.now - INSIDE - jitter)
         };
         let (device, server, wan) = (self.device, self.server, self.wan);
-        let hops = 40 + self.number / 2;
+        let hops = self.hops;
         let (lan, beyond) = if outbound {
             (pieces(&inner, device, server, 64), pieces(&outer, wan, server, 63))
         } else {

@@ -25,6 +25,22 @@ impl Tcp {
         Some(tcp)
     }
 
+    /// Nobody listens there.
+    pub(crate) fn refused(line: &mut Line, port: u16) {
+        let ports = (u16::try_from(line.dice.between(32_768, 60_000)).unwrap(), port);
+        let mut tcp = Self { ports, seq: [line.dice.id() / 2, 0] };
+        for _ in 0..3 {
+            let syn = tcp.segment(true, SYN, &[]);
+            line.out(&syn);
+            line.travel();
+            tcp.seq[0] += 1;
+            let reset = tcp.segment(false, ACK | 4, &[]);
+            line.back(&reset);
+            tcp.seq[0] -= 1;
+            line.wait(500);
+        }
+    }
+
     pub(crate) fn segment(&self, outbound: bool, flags: u8, body: &[u8]) -> Message {
         let [ours, theirs] = self.seq;
         let (seq, ack) = if outbound { (ours, theirs) } else { (theirs, ours) };

@@ -199,6 +199,20 @@ fn a_capture_of_both_sides_has_no_device_beyond_the_nat() {
 }
 
 #[test]
+fn two_devices_that_say_the_same_are_two() {
+    let request = [&[0xc8, 2, 0, 20, 0, 0, 0, 0, 0, 0, 0, 0][..], &[0x80, 8, 0, 0, 0, 0, 0, 1]].concat();
+    for mut household in [live(), capture()] {
+        let point = if household.settings.lan.is_empty() { Point::Unknown } else { Point::Lan };
+        for (millis, device) in [(10, DEVICE), (400, OTHER)] {
+            let bytes = udp((device, 1701), (SERVER, 1701), 64, &request);
+            household.packet(at(millis), millis, point, Some(Outbound), &Packet::parse(&bytes).unwrap());
+        }
+        assert_eq!(ends(&household), [(DEVICE.into(), SERVER.into()), (OTHER.into(), SERVER.into())]);
+        assert!(household.pairs().all(|pair| pair.crossings.is_empty()));
+    }
+}
+
+#[test]
 fn on_a_bridge_everything_is_there_twice_and_counts_once() {
     let mut household = capture();
     for millis in [10, 10, 4000, 4000] {
