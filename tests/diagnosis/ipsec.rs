@@ -324,6 +324,19 @@ impl Ike {
         }
     }
 
+    /// New keys for IKE itself (RFC 7296 section 1.3.2); the old SA is deleted, ESP goes on.
+    pub(crate) fn renew(&mut self, line: &mut Line) {
+        self.request(line, 36, 500, 420);
+        let spis = [line.dice.array(), line.dice.array()];
+        self.request(line, 37, 76, 76);
+        (self.spis, self.number) = (spis, [u32::MAX, 0]);
+        line.wait(500);
+        self.number[0] = 0;
+        let (ask, answer) = (self.secret(line, 37, 8, 0, 76), self.secret(line, 37, 0x20, 0, 76));
+        line.wait(8_000);
+        line.ask(&ask, &answer, &AGAIN);
+    }
+
     /// The device's address changed: RFC 4555.
     pub(crate) fn mobike(&mut self, line: &mut Line) -> bool {
         self.request(line, 37, 140, 140)

@@ -577,6 +577,19 @@ impl OpenVpn {
         true
     }
 
+    /// `--keepalive 10 60`, both ways.
+    pub(crate) fn pings(&mut self, line: &mut Line, count: u64) {
+        for _ in 0..count {
+            line.wait_about(10_000);
+            for outbound in [true, false] {
+                self.sequence[usize::from(outbound)] += 1;
+                let number = self.sequence[usize::from(outbound)].to_be_bytes();
+                let bytes = [&[9 << 3, 0, 0, 1], &number[..], &line.dice.bytes(32)].concat();
+                self.send(line, outbound, &bytes);
+            }
+        }
+    }
+
     pub(crate) fn renew(&mut self, line: &mut Line) {
         self.numbers = [0, 0];
         let (reset, answer) =

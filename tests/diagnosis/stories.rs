@@ -5,7 +5,7 @@ use std::env;
 use diagnosis::Household;
 
 use crate::ipsec::{Ike, Login};
-use crate::net::{Line, Sight, healthy};
+use crate::net::{Dice, Line, Sight, healthy};
 use crate::others::{L2tp, OpenVpn, Pptp, WireGuard, web};
 use crate::view::{View, family, watch};
 
@@ -23,7 +23,7 @@ fn any_login(line: &mut Line) -> Login {
     Login::ALL[usize::try_from(line.dice.between(0, 5)).unwrap()]
 }
 
-const STORIES: [Story; 19] = [
+const STORIES: [Story; 22] = [
     ("IPsec, used and closed", 1, |line| {
         let login = any_login(line);
         let mut ike = ike(line, login, true);
@@ -101,6 +101,32 @@ const STORIES: [Story; 19] = [
         ike.data(line, 5, 5);
         web(line, 8);
         ike.data(line, 5, 5);
+    }),
+    ("IKEv2 with a new IKE SA", 2, |line| {
+        let mut ike = ike(line, Login::V2Psk, true);
+        ike.data(line, 5, 5);
+        ike.keepalives(line, 90);
+        ike.renew(line);
+        ike.data(line, 20, 5);
+        ike.keepalives(line, 10);
+    }),
+    ("IPsec over hours", 1, |line| {
+        let login = any_login(line);
+        let mut ike = ike(line, login, true);
+        for hour in 0..3 {
+            ike.data(line, 5, 3);
+            for _ in 0..6 {
+                ike.keepalives(line, 20);
+                ike.dpd(line, true);
+            }
+            ike.rekey(line, hour == 1);
+        }
+    }),
+    ("OpenVPN, pings only", 1, |line| {
+        let mut vpn = OpenVpn::new(line, false).unwrap();
+        assert!(vpn.connect(line));
+        vpn.data(line, 2, 5);
+        vpn.pings(line, 60);
     }),
     ("PPTP", 1, |line| {
         let mut call = Pptp::call(line).unwrap();
@@ -213,6 +239,12 @@ fn healthy_in(devices: &[u8], v6: bool, lossy: bool, usually: u64) {
                         wrong.push(format!("{place}: {code} {confidence:?} from {from} s to {to} s"));
                     }
                     wrong.extend(told.wrong.iter().map(|what| format!("{place}: {what}")));
+                    for session in &told.sessions {
+                        let ended = session.reason.starts_with("closed") || session.reason.is_empty();
+                        if !ended && session.reason != "replaced by a new one" {
+                            wrong.push(format!("{place}: {:?} over: {}", session.vpn, session.reason));
+                        }
+                    }
                     let mut each: Vec<_> = told
                         .sessions
                         .iter()
@@ -248,6 +280,29 @@ fn what_works_with_a_packet_lost_now_and_then_has_no_finding() {
 #[test]
 fn what_works_for_several_devices_has_no_finding() {
     healthy_in(&[2, 8], false, false, 2);
+}
+
+/// Whoever begins to watch while it runs sees a part.
+#[test]
+fn what_works_has_no_finding_when_its_beginning_was_not_seen() {
+    let mut wrong = Vec::new();
+    for (name, _, story) in STORIES {
+        for seed in 0..seeds(12) {
+            let mut sights = household(story, 1, false, seed, false);
+            let last = sights.last().map_or(0, |sight| sight.at);
+            let begin = Dice(seed).between(1_000_000, last.max(1_000_001));
+            sights.retain(|sight| sight.at >= begin);
+            for view in View::ALL {
+                let told = watch(view, &sights, 90, seed, &|_, _: &mut Household| {});
+                let place = format!("{name}, {view:?}, seed {seed}, from {} ms", begin / 1000);
+                for (code, (from, to, confidence)) in told.ever() {
+                    wrong.push(format!("{place}: {code} {confidence:?} from {from} s to {to} s"));
+                }
+                wrong.extend(told.wrong.iter().map(|what| format!("{place}: {what}")));
+            }
+        }
+    }
+    judge(wrong);
 }
 
 #[test]
