@@ -23,6 +23,7 @@ use crate::router::{Router, Stray, Vantage};
 use crate::session::{Session, SessionEvent};
 use crate::{dns, tls};
 use crossing::{Crossings, Outcome, Seen};
+use findings::family;
 use fragments::Fragments;
 
 /// How the household is watched.
@@ -548,10 +549,12 @@ impl Household {
 /// Tells of what changed in a pair's sessions.
 fn tell(pair: &mut Pair, now: Timestamp, events: &mut VecDeque<SessionEvent>) {
     let sessions = pair.sessions(now);
-    pair.told.retain(|&(vpn, attempt, _)| sessions.iter().any(|s| (s.vpn, s.attempt) == (vpn, attempt)));
+    // IKE that goes on in UDP 4500 is still the same session.
+    let same =
+        |session: &Session, vpn, attempt| session.attempt == attempt && family(session.vpn) == family(vpn);
+    pair.told.retain(|&(vpn, attempt, _)| sessions.iter().any(|session| same(session, vpn, attempt)));
     for session in sessions {
-        let told =
-            pair.told.iter_mut().find(|(vpn, attempt, _)| (*vpn, *attempt) == (session.vpn, session.attempt));
+        let told = pair.told.iter_mut().find(|(vpn, attempt, _)| same(&session, *vpn, *attempt));
         let before = match told {
             Some((_, _, phase)) if *phase == session.phase => continue,
             Some((_, _, phase)) => Some(std::mem::replace(phase, session.phase)),

@@ -104,7 +104,7 @@ impl Tracker {
         let packet = match (seen.sighting, seen.transport) {
             (Some(Sighting::OpenVpn(packet)), _) => Some(packet),
             (_, Transport::Udp) => read_udp(seen.payload),
-            (_, Transport::Tcp(_)) => read_tcp(seen.payload),
+            (_, Transport::Tcp(_)) => read_segment(seen),
             (_, Transport::Other(_)) => return,
         };
         let known = self.talks.iter().rposition(|talk| talk.flow.holds(seen));
@@ -172,6 +172,14 @@ impl Tracker {
             sessions.push(talk.session(now, again));
         }
     }
+}
+
+/// The first packet in a TCP segment, if all of it was sent: of what was seen the end may be cut off.
+fn read_segment(seen: &Observation<'_>) -> Option<Packet> {
+    let (&[high, low], rest) = seen.payload.split_first_chunk()?;
+    let whole = u32::from(u16::from_be_bytes([high, low])) + 2 <= seen.payload_len;
+    let is_cut = u32::try_from(seen.payload.len()).is_ok_and(|seen_len| seen_len < seen.payload_len);
+    if whole && is_cut { read_udp(rest) } else { read_tcp(seen.payload) }
 }
 
 /// What other conversations of the pair show.

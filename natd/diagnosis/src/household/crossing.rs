@@ -14,11 +14,14 @@ use nat_core::time::Timestamp;
 use passthrough::openvpn::Opcode;
 use passthrough::sighting::Sighting;
 
+use super::is_private;
 use crate::attempts::COPY;
 use crate::observation::{Fragment, Observation, Point, Trace, Transport};
 
 /// How long a packet may take through the router: longer than natd holds any back.
 pub(super) const PATIENCE: Duration = Duration::from_secs(2);
+/// Routers and bridges that count inside one box, at most.
+const HOPS: u8 = 3;
 /// Packets that are remembered at one time; a power of two.
 const SLOTS: usize = 1024;
 /// Bytes of a payload that tell it from others.
@@ -38,6 +41,20 @@ pub(super) struct Seen {
     matched: bool,
     /// Nobody was told of it yet: an inbound packet on the WAN waits for itself on the LAN.
     pub(super) withheld: bool,
+}
+
+impl Seen {
+    /// Can this be the same packet on the other side of the router, rather than another device's that says the
+    /// same? Where interfaces do not tell, a router counts the TTL down, and gives a private address a public one.
+    fn may_be_across(&self, seen: &Observation<'_>) -> bool {
+        match (self.point, seen.point) {
+            (Point::Unknown, _) | (_, Point::Unknown) => {
+                matches!(self.ttl.abs_diff(seen.ttl), 1..=HOPS)
+                    || is_private(self.device) != is_private(seen.device)
+            }
+            (one, other) => one != other,
+        }
+    }
 }
 
 /// What another sight of a packet means.
@@ -77,6 +94,9 @@ impl Crossings {
         if same_place && before.ttl == seen.ttl {
             // Sent again, it mostly has another identification; a VPN's own sequence numbers do not come twice.
             return if age < COPY && before.ident == seen.ident { Outcome::Copy } else { Outcome::New };
+        }
+        if !same_ends && !before.may_be_across(seen) {
+            return Outcome::New;
         }
         let other_side = !same_ends || before.point != seen.point || before.ttl != seen.ttl;
         if before.matched {

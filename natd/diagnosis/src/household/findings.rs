@@ -76,7 +76,7 @@ fn overcomes(session: &Session, finding: &Finding) -> bool {
 }
 
 /// Protocols that are parts of one VPN.
-const fn family(vpn: Vpn) -> u8 {
+pub(super) const fn family(vpn: Vpn) -> u8 {
     match vpn {
         Vpn::Ike | Vpn::NatTraversal | Vpn::Esp => 0,
         Vpn::L2tp | Vpn::L2tpV3 => 1,

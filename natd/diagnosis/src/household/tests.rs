@@ -199,6 +199,20 @@ fn a_capture_of_both_sides_has_no_device_beyond_the_nat() {
 }
 
 #[test]
+fn two_devices_that_say_the_same_are_two() {
+    let request = [&[0xc8, 2, 0, 20, 0, 0, 0, 0, 0, 0, 0, 0][..], &[0x80, 8, 0, 0, 0, 0, 0, 1]].concat();
+    for mut household in [live(), capture()] {
+        let point = if household.settings.lan.is_empty() { Point::Unknown } else { Point::Lan };
+        for (millis, device) in [(10, DEVICE), (400, OTHER)] {
+            let bytes = udp((device, 1701), (SERVER, 1701), 64, &request);
+            household.packet(at(millis), millis, point, Some(Outbound), &Packet::parse(&bytes).unwrap());
+        }
+        assert_eq!(ends(&household), [(DEVICE.into(), SERVER.into()), (OTHER.into(), SERVER.into())]);
+        assert!(household.pairs().all(|pair| pair.crossings.is_empty()));
+    }
+}
+
+#[test]
 fn on_a_bridge_everything_is_there_twice_and_counts_once() {
     let mut household = capture();
     for millis in [10, 10, 4000, 4000] {
@@ -252,6 +266,20 @@ fn a_flood_of_servers_displaces_the_oldest_and_no_more() {
         assert!(household.pairs().count() <= 8);
     }
     assert!(ends(&household).contains(&(DEVICE.into(), IpAddr::from([198, 51, 100, 99]))));
+}
+
+#[test]
+fn a_session_that_moves_to_another_port_begins_once() {
+    let mut household = live();
+    lan(&mut household, 10, Outbound, &udp((DEVICE, 500), (SERVER, 500), 64, &ike(1)));
+    household.pass_time(at(2000));
+    let marked = [&[0; 4], &ike(1)[..]].concat();
+    lan(&mut household, 2010, Outbound, &udp((DEVICE, 4500), (SERVER, 4500), 64, &marked));
+    household.pass_time(at(4000));
+    let events: Vec<_> =
+        std::iter::from_fn(|| household.poll_event()).map(|e| (e.before, e.session.phase)).collect();
+    assert_eq!(events, [(None, Phase::Handshake)]);
+    assert_eq!(household.sessions(at(4000)).len(), 1);
 }
 
 #[test]

@@ -15,6 +15,8 @@ use crate::session::Session;
 const IDLE: Duration = Duration::from_secs(120);
 /// After that long a silence a session is over, and so is an attempt after the second.
 const OVER: (Duration, Duration) = (Duration::from_secs(3600), Duration::from_secs(60));
+/// An answer to IKE_AUTH that no other round of EAP followed by then was the last one.
+const SETTLED: Duration = Duration::from_secs(1);
 /// Nothing followed: it was a deletion.
 const DELETED: Duration = Duration::from_secs(5);
 
@@ -22,14 +24,15 @@ const DELETED: Duration = Duration::from_secs(5);
 pub(super) fn session(tracker: &Tracker, at: usize, sa: &Sa, now: Timestamp) -> Session {
     let silent = now.since(sa.last.at);
     let replaced = tracker.after(at).is_some_and(|next| next.agreed().is_some() || sa.established.is_none());
+    let settled = sa.established.is_some() || silent >= SETTLED;
     let (phase, reason) = match sa.agreed() {
-        Some(_) => match deleted(sa, silent) {
+        Some(_) if settled => match deleted(sa, silent) {
             Some(reason) => (Phase::Closed, reason),
             None if replaced && silent >= DELETED => (Phase::Closed, "replaced by a new one"),
             None if silent >= OVER.0 => (Phase::Closed, "ended"),
             None => (alive(sa, now), ""),
         },
-        None => match failed(sa) {
+        Some(_) | None => match failed(sa) {
             reason if replaced || silent >= OVER.1 => (Phase::Closed, reason),
             "no answer" | "ended" => (Phase::Handshake, ""),
             reason if silent >= DELETED => (Phase::Closed, reason),

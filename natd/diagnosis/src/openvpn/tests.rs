@@ -59,6 +59,17 @@ fn one_reset_sent_again_and_a_session_with_pings_are_nothing() {
 }
 
 #[test]
+fn packets_on_tcp_that_are_cut_off_are_packets() {
+    let mut story = Story { tcp: true, seen: 108, ..Story::default() };
+    story.resets(&[0]);
+    story.connect(50);
+    story.data(300, Outbound, 1300);
+    story.data(350, Inbound, 1300);
+    assert_eq!(story.phases(400), [(Phase::Data, "")]);
+    assert_eq!(story.codes(100_000), []);
+}
+
+#[test]
 fn udp_without_an_answer_and_tcp_with_one_is_udp_blocked() {
     let mut story = Story::default();
     story.resets(&[0, 2_000, 6_000, 14_000]);
@@ -318,13 +329,22 @@ struct Story {
     router: Router,
     port: u16,
     tcp: bool,
+    /// How much of a packet behind its IP header is seen.
+    seen: usize,
 }
 
 impl Default for Story {
     fn default() -> Self {
         let Peers { device, server } = Peers::default();
         let pair = Pair::new(device, server, at(0));
-        Self { tracker: Tracker::default(), pair, router: Router::default(), port: 40_000, tcp: false }
+        Self {
+            tracker: Tracker::default(),
+            pair,
+            router: Router::default(),
+            port: 40_000,
+            tcp: false,
+            seen: 1500,
+        }
     }
 }
 
@@ -336,7 +356,9 @@ impl Story {
         } else {
             (17, Peers::udp(src, dst, payload))
         };
-        let seen = Peers::default().packet(millis, direction, protocol, &bytes);
+        let whole = Peers::default().packet(millis, direction, protocol, &bytes);
+        let part = Peers::default().packet(millis, direction, protocol, &bytes[..bytes.len().min(self.seen)]);
+        let seen = Observation { ip_len: whole.ip_len, payload_len: whole.payload_len, ..part };
         self.tracker.observe(&seen);
         seen.trace()
     }

@@ -256,7 +256,9 @@ fn eap_with_many_rounds_is_healthy_and_its_failure_is_not() {
     };
     let mut line = rounds(260);
     assert_eq!(line.codes(30_000), []);
-    assert_eq!(line.phases(1000), [(Phase::Established, "")]);
+    // Another round may follow.
+    assert_eq!(line.phases(1000), [(Phase::Handshake, "")]);
+    assert_eq!(line.phases(1600), [(Phase::Established, "")]);
     line.esp(2000, Outbound, 0xd1, 1, 100);
     line.esp(2030, Inbound, 0xc1, 1, 100);
     assert_eq!(line.codes(30_000), []);
