@@ -185,7 +185,7 @@ impl Household {
     /// Takes in a packet, the `number`th, seen at `at`.
     ///
     /// `direction` is which way it goes where its place tells that, as a router's interfaces do; where it does
-    /// not, addresses have to.
+    /// not, addresses have to. A time before that of an earlier packet counts as the earlier one's.
     pub fn packet(
         &mut self,
         at: Timestamp,
@@ -196,7 +196,8 @@ impl Household {
     ) {
         self.packets += 1;
         self.pass_time(at);
-        let mark = Mark { at, number };
+        // Packets of several sources are not always in order, and clocks are set back: for trackers time only goes on.
+        let mark = Mark { at: self.now, number };
         if matches!((packet.protocol, packet.src), (1, IpAddr::V4(_)) | (58, IpAddr::V6(_))) {
             self.icmp(mark, packet);
             return;
