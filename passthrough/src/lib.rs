@@ -41,7 +41,7 @@ pub mod pptp;
 pub mod refused;
 pub mod settings;
 pub mod sighting;
-mod sorted;
+pub mod sorted;
 pub mod usage;
 pub mod view;
 pub mod wireguard;

@@ -8,7 +8,7 @@
 use alloc::vec::{IntoIter, Vec};
 use core::cmp::Ordering;
 use core::iter::Zip;
-use core::net::Ipv4Addr;
+use core::net::{IpAddr, Ipv4Addr};
 use core::ops::RangeInclusive;
 
 use nat_core::decision::{DropReason, HoldId};
@@ -22,7 +22,8 @@ use crate::pptp::{CallId, CallRef, Connection};
 
 /// The order of keys: their own, but addresses are compared as numbers. Code that is to be small has a call of
 /// `memcmp` for each comparison of theirs.
-pub(crate) trait Key {
+pub trait Key {
+    /// Which comes first.
     fn order(&self, other: &Self) -> Ordering;
 }
 
@@ -57,6 +58,18 @@ impl Key for Ipv4Addr {
     #[inline(always)]
     fn order(&self, other: &Self) -> Ordering {
         self.to_bits().cmp(&other.to_bits())
+    }
+}
+
+impl Key for IpAddr {
+    #[inline(always)]
+    fn order(&self, other: &Self) -> Ordering {
+        match (self, other) {
+            (Self::V4(one), Self::V4(other)) => one.order(other),
+            (Self::V6(one), Self::V6(other)) => one.to_bits().cmp(&other.to_bits()),
+            (Self::V4(_), Self::V6(_)) => Ordering::Less,
+            (Self::V6(_), Self::V4(_)) => Ordering::Greater,
+        }
     }
 }
 
@@ -113,7 +126,7 @@ fn find<K: Key>(keys: &[K], key: &K) -> Result<usize, usize> {
 
 /// A map in sorted vectors.
 #[derive(Clone, Debug)]
-pub(crate) struct SortedMap<K, V> {
+pub struct SortedMap<K, V> {
     keys: Vec<K>,
     /// Each at the place of its key.
     values: Vec<V>,
@@ -133,15 +146,18 @@ impl<K, V> Default for SortedMap<K, V> {
 }
 
 impl<K, V> SortedMap<K, V> {
-    pub(crate) const fn new() -> Self {
+    /// An empty map.
+    pub const fn new() -> Self {
         Self { keys: Vec::new(), values: Vec::new() }
     }
 
-    pub(crate) fn len(&self) -> usize {
+    /// How many entries there are.
+    pub fn len(&self) -> usize {
         self.keys.len()
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
+    /// Are there none?
+    pub fn is_empty(&self) -> bool {
         self.keys.is_empty()
     }
 
@@ -150,11 +166,13 @@ impl<K, V> SortedMap<K, V> {
         self.values.clear();
     }
 
-    pub(crate) fn iter(&self) -> impl DoubleEndedIterator<Item = (&K, &V)> {
+    /// Every entry, in the order of keys.
+    pub fn iter(&self) -> impl DoubleEndedIterator<Item = (&K, &V)> {
         self.keys.iter().zip(&self.values)
     }
 
-    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = (&K, &mut V)> {
+    /// Every entry, its value to be changed.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = (&K, &mut V)> {
         self.keys.iter().zip(&mut self.values)
     }
 
@@ -168,11 +186,13 @@ impl<K, V> SortedMap<K, V> {
         self.keys.iter()
     }
 
-    pub(crate) fn values(&self) -> impl Iterator<Item = &V> {
+    /// Every value, in the order of keys.
+    pub fn values(&self) -> impl Iterator<Item = &V> {
         self.values.iter()
     }
 
-    pub(crate) fn retain(&mut self, mut keep: impl FnMut(&K, &mut V) -> bool) {
+    /// Drops the entries that `keep` does not want.
+    pub fn retain(&mut self, mut keep: impl FnMut(&K, &mut V) -> bool) {
         let mut kept = 0;
         for at in 0..self.len() {
             if let (Some(key), Some(value)) = (self.keys.get(at), self.values.get_mut(at)) {
@@ -221,21 +241,24 @@ impl<K: Key, V> SortedMap<K, V> {
         insert(&mut self.values, at, value);
     }
 
-    pub(crate) fn get(&self, key: &K) -> Option<&V> {
+    /// The value of `key`.
+    pub fn get(&self, key: &K) -> Option<&V> {
         self.values.get(self.find(key).ok()?)
     }
 
-    pub(crate) fn get_mut(&mut self, key: &K) -> Option<&mut V> {
+    /// The value of `key`, to be changed.
+    pub fn get_mut(&mut self, key: &K) -> Option<&mut V> {
         let at = self.find(key).ok()?;
         self.values.get_mut(at)
     }
 
-    pub(crate) fn contains_key(&self, key: &K) -> bool {
+    /// Is there such an entry?
+    pub fn contains_key(&self, key: &K) -> bool {
         self.find(key).is_ok()
     }
 
     /// Answers what was there before.
-    pub(crate) fn insert(&mut self, key: K, value: V) -> Option<V> {
+    pub fn insert(&mut self, key: K, value: V) -> Option<V> {
         match self.find(&key) {
             Ok(at) => self.values.get_mut(at).map(|old| core::mem::replace(old, value)),
             Err(at) => {
@@ -245,7 +268,8 @@ impl<K: Key, V> SortedMap<K, V> {
         }
     }
 
-    pub(crate) fn remove(&mut self, key: &K) -> Option<V> {
+    /// Takes an entry out.
+    pub fn remove(&mut self, key: &K) -> Option<V> {
         let at = self.find(key).ok()?;
         Some(self.take(at))
     }

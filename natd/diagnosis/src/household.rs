@@ -5,7 +5,6 @@ mod findings;
 mod fragments;
 mod icmp;
 
-use std::collections::BTreeMap;
 use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::time::Duration;
@@ -13,6 +12,7 @@ use std::time::Duration;
 use nat_core::flow::Direction;
 use nat_core::time::Timestamp;
 use passthrough::sighting::recognise_payload;
+use passthrough::sorted::SortedMap;
 use passthrough::view::Phase;
 
 use crate::finding::Mark;
@@ -77,7 +77,7 @@ impl<'a> Context<'a> {
 }
 
 /// Where a NAT put a device's port: protocol, port on the WAN, and server, to the device and its port.
-type Mappings = BTreeMap<(u8, u16, IpAddr), (IpAddr, u16, Timestamp)>;
+type Mappings = SortedMap<(u8, u16, IpAddr), (IpAddr, u16, Timestamp)>;
 
 /// All devices and servers.
 #[derive(Debug)]
@@ -89,7 +89,7 @@ pub struct Household {
     pub tls: tls::Watch,
     /// DNS.
     pub dns: dns::Watch,
-    pairs: BTreeMap<(IpAddr, IpAddr), Box<Pair>>,
+    pairs: SortedMap<(IpAddr, IpAddr), Box<Pair>>,
     crossings: Crossings,
     fragments: Fragments,
     mappings: Mappings,
@@ -132,10 +132,10 @@ impl Household {
             router: Router::default(),
             tls: tls::Watch::default(),
             dns: dns::Watch::default(),
-            pairs: BTreeMap::new(),
+            pairs: SortedMap::new(),
             crossings: Crossings::default(),
             fragments: Fragments::default(),
-            mappings: BTreeMap::new(),
+            mappings: SortedMap::new(),
             aliases: Vec::new(),
             errors: VecDeque::new(),
             events: VecDeque::new(),
@@ -193,7 +193,7 @@ impl Household {
     /// Takes in a packet, the `number`th, seen at `at`.
     ///
     /// `direction` is which way it goes where its place tells that, as a router's interfaces do; where it does
-    /// not, addresses have to.
+    /// not, addresses have to. A time before that of an earlier packet counts as the earlier one's.
     pub fn packet(
         &mut self,
         at: Timestamp,
@@ -204,7 +204,8 @@ impl Household {
     ) {
         self.packets += 1;
         self.pass_time(at);
-        let mark = Mark { at, number };
+        // Packets of several sources are not always in order, and clocks are set back: for trackers time only goes on.
+        let mark = Mark { at: self.now, number };
         if matches!((packet.protocol, packet.src), (1, IpAddr::V4(_)) | (58, IpAddr::V6(_))) {
             self.icmp(mark, packet);
             return;
@@ -538,7 +539,7 @@ impl Household {
             return;
         }
         let events = &mut self.events;
-        for pair in self.pairs.values_mut() {
+        for (_, pair) in self.pairs.iter_mut() {
             if now.since(pair.last_seen) < CHANGING {
                 tell(pair, now, events);
             }

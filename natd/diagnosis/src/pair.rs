@@ -237,8 +237,11 @@ impl Pair {
             self.crossings.push(Crossing { protocol, ..Crossing::default() });
         }
         let Some(crossing) = self.crossings.get_mut(at) else { return };
-        let span =
-            |known: Option<(Mark, Mark)>| Some((known.map_or(trace.mark, |(first, _)| first), trace.mark));
+        // Of packets of one moment the later one may be told of first.
+        let span = |known: Option<(Mark, Mark)>| {
+            let (first, last) = known.unwrap_or((trace.mark, trace.mark));
+            Some((first.min(trace.mark), last.max(trace.mark)))
+        };
         match passage {
             Passage::Left { wan, port } => {
                 crossing.left += 1;

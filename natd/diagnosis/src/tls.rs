@@ -9,10 +9,11 @@
 //! 2009). Where in doubt it is the server's.
 
 use core::time::Duration;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::net::IpAddr;
 
 use nat_core::time::Timestamp;
+use passthrough::sorted::SortedMap;
 
 use crate::attempts::{Attempts, SENDS};
 use crate::code::Code;
@@ -51,7 +52,7 @@ type Key = (IpAddr, u16, IpAddr, u16);
 /// What was seen, of all devices.
 #[derive(Debug, Default)]
 pub struct Watch {
-    connections: BTreeMap<Key, Connection>,
+    connections: SortedMap<Key, Box<Connection>>,
     /// The oldest first.
     order: VecDeque<Key>,
     named: VecDeque<IpAddr>,
@@ -113,7 +114,7 @@ impl Watch {
 
     /// What is wrong; here device and server of a finding are to be filled in.
     pub fn findings(&self, context: &Context<'_>, findings: &mut Findings) {
-        for (key, connection) in &self.connections {
+        for (key, connection) in self.connections.iter() {
             let &(device, _, server, port) = key;
             // The port counts where no name does: a VPN's server may well be asked for a website in vain.
             let named = connection.named || self.named.contains(&server);
@@ -169,10 +170,9 @@ impl Watch {
 
     /// A connection that works and began within `spell` before `now`.
     pub(crate) fn works_since(&self, now: Timestamp, spell: Duration) -> Option<Evidence> {
-        let works = |((.., port), connection): &(&Key, &Connection)| {
-            *port == 443 && connection.works() && now.since(connection.syn.first.at) <= spell
-        };
-        let (key, connection) = self.connections.iter().find(works)?;
+        let (key, connection) = self.connections.iter().find(|&(&(.., port), connection)| {
+            port == 443 && connection.works() && now.since(connection.syn.first.at) <= spell
+        })?;
         Some(Evidence::packet(format!("TLS with {} works", key.2), connection.syn.first))
     }
 
@@ -198,7 +198,7 @@ impl Watch {
             }
             self.order.retain(|other| *other != key);
         } else if self.connections.len() >= CONNECTIONS {
-            let works = |key: &Key| self.connections.get(key).is_some_and(Connection::works);
+            let works = |key: &Key| self.connections.get(key).is_some_and(|connection| connection.works());
             let at = self.order.iter().take(LOOK).position(works).unwrap_or(0);
             if let Some(oldest) = self.order.remove(at) {
                 self.connections.remove(&oldest);
@@ -206,7 +206,7 @@ impl Watch {
         }
         self.count = self.count.wrapping_add(1);
         self.order.push_back(key);
-        self.connections.insert(key, Connection::new(self.count, mark));
+        self.connections.insert(key, Box::new(Connection::new(self.count, mark)));
     }
 
     /// DTLS alone counts: QUIC, which uses the same port, falls back without anybody's noticing.
