@@ -214,8 +214,29 @@ impl Sa {
 
     /// Have both sides agreed on keys for ESP, as far as it can be told?
     pub(super) fn agreed(&self) -> Option<Mark> {
-        let answered = self.auth.filter(|(_, len)| *len >= SHORT).map(|(mark, _)| mark);
-        self.established.or(answered)
+        let answered = self.auth.filter(|(mark, len)| *len >= SHORT && !self.goes_on(*mark));
+        let kept = answered.map(|(mark, _)| mark).filter(|mark| !self.broken_off(*mark));
+        self.established.or(kept)
+    }
+
+    /// Did the device send another IKE_AUTH after that answer? Then it was one round of EAP, however long.
+    fn goes_on(&self, answer: Mark) -> bool {
+        self.steps
+            .iter()
+            .any(|step| step.exchange == Exchange::Auth && step.outbound && step.sends.first > answer)
+    }
+
+    /// Did the device send an informational message at once after that answer, and nothing else? So it tells why
+    /// it does not like it.
+    pub(super) fn broken_off(&self, answer: Mark) -> bool {
+        let mut after = self.steps.iter().filter(|step| step.sends.first > answer);
+        let (only, more) = (after.next(), after.next());
+        let tells = |step: &Step| {
+            step.outbound
+                && step.exchange == Exchange::Informational2
+                && step.sends.first.at.since(answer.at) < KEPT
+        };
+        only.is_some_and(tells) && more.is_none() && self.esp.iter().all(Option::is_none)
     }
 
     /// The device's last message that waits for an answer.
