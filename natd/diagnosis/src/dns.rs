@@ -13,6 +13,7 @@ use crate::code::Code;
 use crate::finding::{Confidence, Evidence, Findings, Mark};
 use crate::household::Context;
 use crate::observation::{Observation, Transport};
+use crate::pair::Pair;
 
 mod message;
 
@@ -107,8 +108,13 @@ impl Watch {
                         || pair.heard.is_some_and(|heard| heard.at >= lookup.last.at))
             });
             let known = self.lookups.iter().any(|other| lookup.is_known_as(other));
-            if !used && !known {
-                lookup.findings(context, findings);
+            // A wrong address is used as well: what counts there is whether anything answers.
+            let tried = lookup.void.or(lookup.private).and_then(|address| {
+                let to = |pair: &&Pair| pair.device == lookup.device && pair.server == address;
+                context.household.pairs().find(to).map(|pair| pair.heard.is_some())
+            });
+            if !known && (tried == Some(false) || tried.is_none() && !used) {
+                lookup.findings(context, tried.is_some(), findings);
             }
         }
     }
@@ -178,12 +184,14 @@ impl Lookup {
             && (stem(&self.name, &other.name) || stem(&other.name, &self.name))
     }
 
-    fn findings(&self, context: &Context<'_>, findings: &mut Findings) {
+    /// `tried`: the device has tried the address that it was told, and nothing answers there.
+    fn findings(&self, context: &Context<'_>, tried: bool, findings: &mut Findings) {
         let waited = context.now.since(self.last.at);
         let (code, sure, evidence) = if let Some(resolved) = self.resolved {
             let (address, sure) = match (self.void, self.private) {
                 _ if self.public || !is_public(&self.name) || waited < TRIAL => return,
                 (Some(address), _) => (address, Confidence::Medium),
+                (None, Some(address)) if tried => (address, Confidence::Medium),
                 // Companies answer their own people so.
                 (None, Some(address)) => (address, Confidence::Low),
                 (None, None) => return,

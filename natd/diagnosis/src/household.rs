@@ -277,8 +277,11 @@ impl Household {
     /// Hands the packet on if it is not one that was seen before.
     fn recognise_again(&mut self, seen: &Observation<'_>) {
         let Some(key) = crossing::key(seen) else {
-            // Only one sight of what cannot be known again: the LAN's.
-            if !self.is_beyond(seen) {
+            // Only one sight of what cannot be known again: the LAN's, but of the router's own VPN.
+            let twice = seen.point == Point::Wan && self.settings.vantage.lan;
+            let own = || self.is_own(seen.device) && self.pairs.contains_key(&(seen.device, seen.server));
+            let counts = if twice { own() } else { !self.is_beyond(seen) };
+            if counts {
                 self.observe(seen);
             }
             return;

@@ -121,7 +121,7 @@ fn follow(household: &mut Household, world: &World, now: Timestamp) {
     let own6 = ipv6.iter().filter(on_lan).map(|address| IpAddr::V6(address.address));
     let router = &mut household.router;
     router.own = own.chain(own6).collect();
-    let up = world.wan_address().is_some();
+    let up = world.wan_address().is_some() && world.wan.running;
     if router.wan_up.is_some_and(|before| before != up) {
         if router.link_changes.len() >= LINK_CHANGES {
             router.link_changes.remove(0);

@@ -23,17 +23,20 @@ pub(super) struct Side {
     pub(super) name: String,
     index: u32,
     up: bool,
+    /// Can it carry packets: is there a cable, a session?
+    pub(super) running: bool,
     pub(super) mtu: u32,
     pub(super) addresses: Vec<InterfaceAddress>,
 }
 
 impl Side {
     fn of(name: &str, interfaces: &Interfaces) -> Self {
-        let nothing = Self { name: name.into(), index: 0, up: false, mtu: 0, addresses: Vec::new() };
+        let nothing =
+            Self { name: name.into(), index: 0, up: false, running: false, mtu: 0, addresses: Vec::new() };
         let Some(interface) = interfaces.named(name) else { return nothing };
-        let Interface { index, up, mtu, ref addresses, .. } = *interface;
+        let Interface { index, up, running, mtu, ref addresses, .. } = *interface;
         let addresses = addresses.iter().map(|address| address.address).collect();
-        Self { name: name.into(), index, up, mtu, addresses }
+        Self { name: name.into(), index, up, running, mtu, addresses }
     }
 }
 

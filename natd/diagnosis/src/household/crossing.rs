@@ -134,7 +134,8 @@ fn slot(key: u64) -> usize {
 
 /// By what a packet is known again; `None` where two packets can be the same, or where only some are seen.
 pub(super) fn key(seen: &Observation<'_>) -> Option<u64> {
-    if seen.fragment == Fragment::Later {
+    // The router puts fragments together, and may cut them anew.
+    if seen.fragment != Fragment::Whole {
         return None;
     }
     let (skip, end) = match seen.sighting {

@@ -263,3 +263,55 @@ fn what_stays_at_home_is_no_vpn() {
     lan(&mut household, 3, Inbound, &packet);
     assert!(ends(&household).is_empty());
 }
+
+/// A question for the address of vpn.example.com, or the answer to it (RFC 1035 section 4).
+fn dns(address: Option<[u8; 4]>) -> Vec<u8> {
+    let mut message = vec![0x12, 0x34, 0x01, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+    message.extend(b"\x03vpn\x07example\x03com\0\0\x01\0\x01");
+    if let Some(address) = address {
+        (message[2], message[3], message[7]) = (0x81, 0x80, 1);
+        message.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4]);
+        message.extend(address);
+    }
+    message
+}
+
+const RESOLVER: [u8; 4] = [192, 0, 2, 53];
+
+/// The name is looked up; everything is seen on both sides.
+fn look_up(household: &mut Household, millis: u64, address: [u8; 4]) {
+    lan(household, millis, Outbound, &udp((DEVICE, 4000), (RESOLVER, 53), 64, &dns(None)));
+    wan(household, millis + 1, Outbound, &udp((WAN, 4001), (RESOLVER, 53), 63, &dns(None)));
+    wan(household, millis + 5, Inbound, &udp((RESOLVER, 53), (WAN, 4001), 60, &dns(Some(address))));
+    lan(household, millis + 6, Inbound, &udp((RESOLVER, 53), (DEVICE, 4000), 59, &dns(Some(address))));
+}
+
+#[test]
+fn a_name_that_is_looked_up_through_the_nat_is_answered() {
+    let mut household = live();
+    for round in 0..4 {
+        look_up(&mut household, 10 + round * 7000, SERVER);
+    }
+    assert_eq!(household.findings(at(60_000), None, None), []);
+    assert!(household.is_vpn_server(SERVER.into()));
+}
+
+#[test]
+fn a_wrong_address_that_nobody_answers_at_is_a_lie_of_dns() {
+    let mut household = live();
+    let portal = [10, 10, 34, 36];
+    look_up(&mut household, 10, portal);
+    for round in 0..4 {
+        let begin = 100 + round * 4000;
+        lan(&mut household, begin, Outbound, &udp((DEVICE, 500), (portal, 500), 64, &ike(1)));
+        wan(&mut household, begin + 1, Outbound, &udp((WAN, 500), (portal, 500), 63, &ike(1)));
+    }
+    let found = household.findings(at(20_000), None, None);
+    assert_eq!(found.first().map(|finding| finding.code), Some(Code::DnsLies), "{found:?}");
+    // A company's own resolver says the same, and it works.
+    let mut reply = ike(1);
+    reply[8] = 9;
+    lan(&mut household, 20_100, Inbound, &udp((portal, 500), (DEVICE, 500), 60, &reply));
+    let found = household.findings(at(20_200), None, None);
+    assert!(found.iter().all(|finding| finding.code != Code::DnsLies), "{found:?}");
+}
