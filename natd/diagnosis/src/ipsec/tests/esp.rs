@@ -91,7 +91,7 @@ fn esp_that_the_device_does_not_answer() {
         let found = line.codes(u64::from(seq) * 1000 + 10);
         let expected = match seq {
             ..=10 => None,
-            ..=30 => Some(Low),
+            11..=30 => Some(Low),
             _ => Some(Medium),
         };
         assert_eq!(found, expected.map(|sure| (Code::EspOnewayIn, sure)).into_iter().collect::<Vec<_>>());
