@@ -292,6 +292,8 @@ impl Household {
             let counts = if twice { own() } else { !self.is_beyond(seen) };
             if counts {
                 self.observe(seen);
+            } else if seen.fragment == Fragment::Later && !seen.is_outbound() && seen.server_port == 0 {
+                self.headless(seen);
             }
             return;
         };
@@ -357,12 +359,26 @@ impl Household {
             Direction::Inbound => match self.owner(seen) {
                 Some((device, port)) => {
                     let trace = Trace { device_port: port, ..seen.trace };
-                    if let Some(pair) = self.pairs.get_mut(&(device, seen.server)) {
+                    let Some(pair) = self.pairs.get_mut(&(device, seen.server)) else { return };
+                    if seen.first {
+                        pair.fragment_lost(seen.trace.mark);
+                    } else {
                         pair.passage(&trace, Passage::Undelivered);
                     }
                 }
+                None if seen.first => {}
                 None => self.stray(seen),
             },
+        }
+    }
+
+    /// An inbound later fragment on the WAN whose first one did not come before it: nobody can tell whose it is,
+    /// where several devices talk to the server.
+    fn headless(&mut self, seen: &Observation<'_>) {
+        let server = |pair: &Pair| pair.server == seen.server && pair.ipsec.is_some();
+        let mut pairs = self.pairs.iter_mut().map(|(_, pair)| pair).filter(|pair| server(pair));
+        if let (Some(pair), None) = (pairs.next(), pairs.next()) {
+            pair.fragment_lost(seen.mark);
         }
     }
 

@@ -40,6 +40,8 @@ const PING: u32 = 96;
 const PAUSE: Duration = Duration::from_secs(60);
 /// No packet for that long: idle.
 const IDLE: Duration = Duration::from_secs(120);
+/// Over TCP, what is not closed so long after the server's TLS is agreed on.
+const SETTLED: Duration = Duration::from_secs(5);
 /// New keys are agreed on within that time as a rule.
 const REKEY: Duration = Duration::from_secs(5);
 /// A client that begins again so soon is the same one that failed before.
@@ -150,7 +152,7 @@ impl Tracker {
         for (at, talk) in self.talks.iter().enumerate() {
             let later = || self.talks.iter().skip(at + 1);
             let on_tcp = self.talks.iter().rfind(|other| {
-                other.flow.ports.0 == 6 && other.works() && other.flow.last_seen() >= talk.flow.first.at
+                other.flow.ports.0 == 6 && other.answers() && other.flow.last_seen() >= talk.flow.first.at
             });
             let died =
                 self.talks.iter().any(|other| other.attempt != talk.attempt && other.flow.died_early());
@@ -184,7 +186,7 @@ fn read_segment(seen: &Observation<'_>) -> Option<Packet> {
 
 /// What other conversations of the pair show.
 struct Others<'a> {
-    /// One over TCP works.
+    /// One over TCP is answered.
     on_tcp: Option<&'a Talk>,
     /// One broke off soon after it began.
     died: bool,
@@ -215,6 +217,17 @@ impl Talk {
 
     fn works(&self) -> bool {
         self.data.iter().all(Option::is_some)
+    }
+
+    /// Does the server speak OpenVPN with this client?
+    fn answers(&self) -> bool {
+        self.works() || self.answered.is_some()
+    }
+
+    /// Did TLS come to its end? Over TCP, data is shown live on port 1194 only; but who fails there closes.
+    fn agreed(&self, silent: Duration) -> bool {
+        let (protocol, ..) = self.flow.ports;
+        self.works() || protocol == 6 && self.served && self.control.is_none() && silent >= SETTLED
     }
 
     fn observe(&mut self, seen: &Observation<'_>, packet: Option<Packet>) {
@@ -300,7 +313,7 @@ impl Talk {
             if let Some(tcp) = others.on_tcp {
                 let heard = tcp.flow.heard.unwrap_or(tcp.flow.first);
                 evidence.push(Evidence::packet("the same server answers over TCP", heard));
-                // The one over TCP works, and does not make this one undone.
+                // The one over TCP does not make this one undone.
                 findings.add(Code::OvpnUdpBlocked, sure, vpn, tcp.attempt, since, evidence);
                 return;
             }
@@ -412,7 +425,7 @@ impl Talk {
         let reason = self.closed.or_else(|| match () {
             () if again && self.flow.heard.is_some() => Some("begun again"),
             () if self.flow.heard.is_none() => (silent >= HAND_WINDOW).then_some("no answer"),
-            () if !self.works() => (silent >= HAND_WINDOW).then_some("TLS came to no end"),
+            () if !self.agreed(silent) => (silent >= HAND_WINDOW).then_some("TLS came to no end"),
             () if silent >= OVER => {
                 Some(if self.flow.unanswered.is_some() { "answered no more" } else { "ended" })
             }
@@ -420,7 +433,7 @@ impl Talk {
         });
         let phase = if reason.is_some() {
             Phase::Closed
-        } else if self.data.iter().all(Option::is_none) {
+        } else if self.data.iter().all(Option::is_none) && !self.agreed(silent) {
             Phase::Handshake
         } else if self.rekey.is_some_and(|rekey| now.since(rekey.at) < REKEY) {
             Phase::Rekey

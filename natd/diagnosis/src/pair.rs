@@ -226,6 +226,13 @@ impl Pair {
         }
     }
 
+    /// An inbound fragment came to the WAN at `mark`, and the router could not put its datagram together.
+    pub(crate) fn fragment_lost(&mut self, mark: Mark) {
+        if let Some(tracker) = &mut self.ipsec {
+            tracker.fragment_lost(mark);
+        }
+    }
+
     fn cross(&mut self, trace: &Trace, passage: Passage) {
         let protocol = (trace.protocol, trace.server_port);
         let known = self.crossings.iter().position(|crossing| crossing.protocol == protocol);

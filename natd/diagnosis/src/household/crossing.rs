@@ -39,6 +39,8 @@ pub(super) struct Seen {
     ttl: u8,
     ident: u32,
     matched: bool,
+    /// Is it the first fragment of more? It stays in the router until all of them are there.
+    pub(super) first: bool,
     /// Nobody was told of it yet: an inbound packet on the WAN waits for itself on the LAN.
     pub(super) withheld: bool,
 }
@@ -120,6 +122,7 @@ impl Crossings {
                 ttl: seen.ttl,
                 ident: seen.ident,
                 matched: false,
+                first: seen.fragment == Fragment::First,
                 withheld,
             });
             if waits && self.due.len() < SLOTS {
@@ -154,8 +157,13 @@ fn slot(key: u64) -> usize {
 
 /// By what a packet is known again; `None` where two packets can be the same, or where only some are seen.
 pub(super) fn key(seen: &Observation<'_>) -> Option<u64> {
-    // The router puts fragments together, and may cut them anew.
-    if seen.fragment != Fragment::Whole {
+    // The router puts fragments together, and may cut them anew: only a first one says of what datagram it is.
+    let cut = match seen.fragment {
+        Fragment::Whole => false,
+        Fragment::First => seen.direction == Direction::Outbound,
+        Fragment::Later => true,
+    };
+    if cut {
         return None;
     }
     let (skip, end) = match seen.sighting {

@@ -343,3 +343,76 @@ fn a_wrong_address_that_nobody_answers_at_is_a_lie_of_dns() {
     let found = household.findings(at(20_200), None, None);
     assert!(found.iter().all(|finding| finding.code != Code::DnsLies), "{found:?}");
 }
+
+/// IKE_AUTH's request, or its answer, which is longer than a packet holds.
+fn ike_auth(response: bool) -> Vec<u8> {
+    let mut message = vec![0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 0, 0, 0, 0, 0, 0, 0, 46, 0x20, 35];
+    message.extend([if response { 0x20 } else { 8 }, 0, 0, 0, 1, 0, 0]);
+    let len: u16 = if response { 2200 } else { 256 };
+    message.extend(len.to_be_bytes());
+    message.extend([35, 0]);
+    message.extend((len - 28).to_be_bytes());
+    message.resize(usize::from(len) + 4, 7);
+    message
+}
+
+/// The two fragments of a datagram.
+fn cut(mut whole: Vec<u8>, ident: u8) -> [Vec<u8>; 2] {
+    whole[5] = ident;
+    let mut later = [&whole[..20], &whole[1500..]].concat();
+    whole.truncate(1500);
+    for (part, offset) in [(&mut whole, 0x2000), (&mut later, 1480 / 8)] {
+        let [high, low] = u16::try_from(part.len()).unwrap().to_be_bytes();
+        part[2..4].copy_from_slice(&[high, low]);
+        part[6..8].copy_from_slice(&u16::to_be_bytes(offset));
+    }
+    [whole, later]
+}
+
+/// A login that is sent four times; which of the answer's fragments come to the WAN, and does it reach the LAN?
+fn fragmented(parts: &[usize], delivered: bool) -> Household {
+    let mut household = live();
+    lan(&mut household, 0, Outbound, &udp((DEVICE, 500), (SERVER, 500), 64, &ike(1)));
+    wan(&mut household, 1, Outbound, &udp((WAN, 500), (SERVER, 500), 63, &ike(1)));
+    let mut answer = ike(1);
+    (answer[8], answer[19]) = (9, 0x20);
+    wan(&mut household, 30, Inbound, &udp((SERVER, 500), (WAN, 500), 50, &answer));
+    lan(&mut household, 31, Inbound, &udp((SERVER, 500), (DEVICE, 500), 49, &answer));
+    for (ident, millis) in [(1, 100), (2, 2100), (3, 5700), (4, 12_200)] {
+        lan(&mut household, millis, Outbound, &udp((DEVICE, 4500), (SERVER, 4500), 64, &ike_auth(false)));
+        wan(&mut household, millis + 1, Outbound, &udp((WAN, 4500), (SERVER, 4500), 63, &ike_auth(false)));
+        let pieces = cut(udp((SERVER, 4500), (WAN, 4500), 50, &ike_auth(true)), ident);
+        for &part in parts {
+            wan(&mut household, millis + 30, Inbound, &pieces[part]);
+        }
+        if delivered {
+            for piece in cut(udp((SERVER, 4500), (DEVICE, 4500), 49, &ike_auth(true)), ident) {
+                lan(&mut household, millis + 31, Inbound, &piece);
+            }
+            household.pass_time(at(20_000));
+            return household;
+        }
+    }
+    household.pass_time(at(20_000));
+    household
+}
+
+#[test]
+fn an_answer_of_which_a_fragment_is_lost_before_the_router() {
+    for part in [0, 1] {
+        let household = fragmented(&[part], false);
+        let findings = household.findings(at(20_000), None, None);
+        let codes: Vec<Code> = findings.iter().map(|finding| finding.code).collect();
+        assert_eq!(codes, [Code::IkeReplyFragLost], "fragment {part}");
+        assert_eq!(findings[0].confidence, crate::Confidence::High);
+        assert_eq!(only(&household).crossings.iter().map(|crossing| crossing.undelivered).sum::<u64>(), 0);
+    }
+}
+
+#[test]
+fn an_answer_in_fragments_that_arrives_is_healthy_in_any_order() {
+    for parts in [[0, 1], [1, 0]] {
+        let household = fragmented(&parts, true);
+        assert_eq!(household.findings(at(20_000), None, None), []);
+    }
+}

@@ -81,6 +81,8 @@ pub(super) struct Alone {
     pub(super) last: Mark,
     /// As far as sequence numbers tell.
     pub(super) packets: u64,
+    /// The longest pause between two of them.
+    pub(super) pause: Duration,
 }
 
 /// Inbound packets were lost while the device kept still, and came again when it sent something.
@@ -105,6 +107,8 @@ pub(super) struct Children {
     pub(super) lulls: Vec<Lull>,
 }
 
+/// The SA before a new one is used no longer than that.
+const REPLACED: Duration = Duration::from_secs(2);
 /// After that long a silence a mapping may be gone.
 const LULL: Duration = Duration::from_secs(25);
 
@@ -167,8 +171,11 @@ impl Children {
         let (mine, theirs) = if outbound { (out, inn) } else { (inn, out) };
         *theirs = None;
         match mine {
-            Some(alone) => (alone.packets, alone.last) = (alone.packets + packets, mark),
-            None => *mine = Some(Alone { first: mark, last: mark, packets }),
+            Some(alone) => {
+                alone.pause = alone.pause.max(mark.at.since(alone.last.at));
+                (alone.packets, alone.last) = (alone.packets + packets, mark);
+            }
+            None => *mine = Some(Alone { first: mark, last: mark, packets, pause: Duration::ZERO }),
         }
         let [out, inn] = &mut self.span;
         let span = if outbound { out } else { inn };
@@ -177,6 +184,19 @@ impl Children {
         let longest = if outbound { out } else { inn };
         *longest = seen.ip_len.max(*longest);
         packets
+    }
+
+    /// Are inbound packets as frequent as before, when each was answered with another, and none any more?
+    /// What is only sent again for want of an answer is no such thing, its pauses double.
+    pub(super) fn rhythm(&self, alone: Alone) -> bool {
+        let sum = |outbound| self.of(outbound).map(Child::volume).sum::<u64>();
+        let before = sum(false).saturating_sub(alone.packets);
+        let begin = self.span[1].map_or(alone.first, |(first, _)| first);
+        let (earlier, lasted) = (alone.first.at.since(begin.at), alone.last.at.since(alone.first.at));
+        before >= 3
+            && sum(true) * 2 >= before
+            && alone.pause * 4 <= lasted
+            && u128::from(alone.packets) * earlier.as_millis() <= 2 * u128::from(before) * lasted.as_millis()
     }
 
     /// Packets of one direction while the other was silent. Live, behind the first packets of an SA, only every
@@ -189,6 +209,19 @@ impl Children {
         let sampled = self.of(of != 0).max_by_key(|child| child.last).is_some_and(Child::is_sampled);
         let expected = alone.packets.saturating_mul(theirs) / mine.saturating_sub(alone.packets).max(1);
         (!live || !sampled || expected >= 4 * u64::from(ALL_SEEN)).then_some(alone)
+    }
+
+    /// How many outbound SAs were in use side by side; at least 1.
+    pub(super) fn parallel(&self) -> u64 {
+        let beside = |child: &Child| {
+            let goes_on = |other: &&Child| {
+                other.spi != child.spi
+                    && other.first <= child.first
+                    && other.last.at.since(child.first.at) >= REPLACED
+            };
+            self.of(true).filter(goes_on).fold(1, |count, _| count + 1)
+        };
+        self.of(true).map(beside).max().unwrap_or(1)
     }
 
     /// SAs of one direction.

@@ -21,7 +21,7 @@ const REKEY: Duration = Duration::from_secs(10);
 const CROSSING: Duration = Duration::from_secs(2);
 /// New keys oftener than that are too often; RFC 7296 leaves lifetimes to both sides, hours are usual.
 const OFTEN: Duration = Duration::from_secs(600);
-/// New keys within this time are of one occasion: several SAs for ESP.
+/// New keys within this time are of one occasion: several SAs for ESP. Unless they replace others each time.
 const OCCASION: Duration = Duration::from_secs(30);
 /// NAT keepalives come every 20 s (RFC 3948 section 4); a mapping lives for at least two minutes on good routers.
 const NO_KEEPALIVE: Duration = Duration::from_secs(60);
@@ -45,7 +45,7 @@ impl Tracker {
             if sa.established.is_none() {
                 continue;
             }
-            rekey_short(sa, findings);
+            self.rekey_short(sa, findings);
             if self.rebooted(at, sa, findings)
                 || self.rekey_refused(at, sa, context, findings)
                 || self.several_at_server(at, sa, context, findings)
@@ -282,31 +282,33 @@ impl Tracker {
         find(findings, Code::L2tpIpsecMultiServer, confidence, sa, evidence).owner = &[Party::Server];
         true
     }
-}
 
-/// New keys too often.
-fn rekey_short(sa: &Sa, findings: &mut Findings) {
-    let mut last = sa.established.filter(|_| !sa.joined);
-    let mut begin: Option<Mark> = None;
-    let mut cycles = 0;
-    for mark in &sa.rekeys {
-        let Some(before) = last else {
-            last = Some(*mark);
-            continue;
-        };
-        let gap = mark.at.since(before.at);
-        if gap < OCCASION {
-            continue;
+    /// New keys too often.
+    fn rekey_short(&self, sa: &Sa, findings: &mut Findings) {
+        let mut last = sa.established.filter(|_| !sa.joined);
+        let mut begin: Option<Mark> = None;
+        let mut renewed = 0;
+        for renewal in &sa.rekeys {
+            let Some(before) = last else {
+                last = Some(renewal.at);
+                continue;
+            };
+            let gap = renewal.at.at.since(before.at);
+            if gap < CROSSING || gap < OCCASION && !renewal.replaces {
+                continue;
+            }
+            (renewed, begin) = if gap < OFTEN { (renewed + 1, begin.or(Some(before))) } else { (0, None) };
+            last = Some(renewal.at);
         }
-        (cycles, begin) = if gap < OFTEN { (cycles + 1, begin.or(Some(before))) } else { (0, None) };
-        last = Some(*mark);
-    }
-    if let (Some(first), Some(last)) = (begin, last)
-        && cycles >= 3
-    {
-        let evidence = vec![Evidence::packets("new keys were agreed on", cycles, first, last)];
-        let confidence = if cycles > 3 { Confidence::High } else { Confidence::Medium };
-        find(findings, Code::RekeyShort, confidence, sa, evidence);
+        // Each of several SAs has its own turn.
+        let cycles = renewed / self.children.parallel();
+        if let (Some(first), Some(last)) = (begin, last)
+            && cycles >= 3
+        {
+            let evidence = vec![Evidence::packets("new keys were agreed on", renewed, first, last)];
+            let confidence = if cycles > 3 { Confidence::High } else { Confidence::Medium };
+            find(findings, Code::RekeyShort, confidence, sa, evidence);
+        }
     }
 }
 

@@ -17,6 +17,8 @@ use crate::tally::{out_of_reach, wording};
 
 /// So many packets in vain, over so long a time.
 const IN_VAIN: (u64, Duration) = (10, Duration::from_secs(5));
+/// So many packets in that time are more than chance; it is not certain before [`DEAF`].
+const DEAF_SOON: (u64, Duration) = (10, crate::attempts::CERTAIN);
 /// A device that is there sends something within that time.
 const DEAF: Duration = Duration::from_secs(30);
 /// The MTU of lines that share one IPv4 address and carry IPv4 in IPv6.
@@ -161,14 +163,22 @@ impl Tracker {
         let Some(alone) = self.children.silence(1, context.vantage.router) else { return };
         let keepalive = self.sas.iter().any(|sa| sa.keepalive.is_some_and(|mark| mark > alone.first));
         let lasted = alone.last.at.since(alone.first.at);
-        // A device that sent before may have nothing to say for a while.
-        let (least, enough) = if sent.is_none() { (10, DEAF) } else { (30, DEAF * 4) };
-        if alone.packets < least || lasted < enough || keepalive && sent.is_some() {
+        let (packets, patience) = DEAF_SOON;
+        let spoke = self.sas.iter().filter_map(|sa| sa.spoke).max().filter(|spoke| *spoke > alone.first);
+        // A device that sent before may have nothing to say for a while; one that is awake and answered such
+        // packets before does not.
+        let owes = sent.is_none() || spoke.is_some() && self.children.rhythm(alone);
+        let soon = owes && alone.packets >= packets && lasted >= patience;
+        let late = alone.packets >= 30 && lasted >= DEAF * 4 && !keepalive;
+        if !soon && !late {
             return;
         }
-        let confidence = if sent.is_none() { Confidence::Medium } else { Confidence::Low };
+        let confidence = if owes && lasted >= DEAF { Confidence::Medium } else { Confidence::Low };
         let what = "came in with ESP, and the device sent none";
-        let evidence = vec![Evidence::packets(what, alone.packets, alone.first, alone.last)];
+        let mut evidence = vec![Evidence::packets(what, alone.packets, alone.first, alone.last)];
+        if let Some(spoke) = spoke {
+            evidence.push(Evidence::packet("the device's IKE goes on", spoke));
+        }
         self.add(findings, Code::EspOnewayIn, confidence, evidence, Code::EspOnewayIn.owner());
     }
 

@@ -22,6 +22,8 @@ const HASHES: usize = 6;
 /// or are one round of EAP.
 pub(super) const SHORT: u32 = 120;
 
+/// Old keys are deleted within that time from the new ones.
+const AT_ONCE: Duration = Duration::from_secs(2);
 /// Who breaks off a login does so sooner.
 const KEPT: Duration = Duration::from_secs(2);
 
@@ -54,6 +56,14 @@ pub(super) struct Hash {
     pub(super) source: bool,
     /// 16 bytes: MD5, 20: SHA-1; others are not kept.
     pub(super) hash: Vec<u8>,
+}
+
+/// New keys.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Renewal {
+    pub(super) at: Mark,
+    /// Did an informational message follow at once? It deletes the old ones (RFC 7296 section 2.8).
+    pub(super) replaces: bool,
 }
 
 /// A message that wants an answer or is one, and its repetitions.
@@ -91,6 +101,8 @@ pub(super) struct Sa {
     pub(super) last: Mark,
     /// The last message from the server.
     pub(super) heard: Option<Mark>,
+    /// The device's last message.
+    pub(super) spoke: Option<Mark>,
     /// Did anything from the server come on 4500?
     pub(super) heard_4500: bool,
     /// Did the device send anything on 4500?
@@ -122,7 +134,7 @@ pub(super) struct Sa {
     /// It works: ESP flowed, or keys of ESP were agreed on.
     pub(super) established: Option<Mark>,
     /// When new keys were agreed on, the last ones.
-    pub(super) rekeys: Vec<Mark>,
+    pub(super) rekeys: Vec<Renewal>,
     /// Errors that hide in encryption, by their length: answers to requests for new keys.
     pub(super) rekey_refused: Option<Attempts>,
     /// Lengths of informational messages, the shortest: DPD has nothing to say.
@@ -151,6 +163,7 @@ impl Sa {
             first: seen.mark,
             last: seen.mark,
             heard: None,
+            spoke: None,
             heard_4500: false,
             floated: false,
             device_port: seen.device_port,
@@ -201,8 +214,29 @@ impl Sa {
 
     /// Have both sides agreed on keys for ESP, as far as it can be told?
     pub(super) fn agreed(&self) -> Option<Mark> {
-        let answered = self.auth.filter(|(_, len)| *len >= SHORT).map(|(mark, _)| mark);
-        self.established.or(answered)
+        let answered = self.auth.filter(|(mark, len)| *len >= SHORT && !self.goes_on(*mark));
+        let kept = answered.map(|(mark, _)| mark).filter(|mark| !self.broken_off(*mark));
+        self.established.or(kept)
+    }
+
+    /// Did the device send another IKE_AUTH after that answer? Then it was one round of EAP, however long.
+    fn goes_on(&self, answer: Mark) -> bool {
+        self.steps
+            .iter()
+            .any(|step| step.exchange == Exchange::Auth && step.outbound && step.sends.first > answer)
+    }
+
+    /// Did the device send an informational message at once after that answer, and nothing else? So it tells why
+    /// it does not like it.
+    pub(super) fn broken_off(&self, answer: Mark) -> bool {
+        let mut after = self.steps.iter().filter(|step| step.sends.first > answer);
+        let (only, more) = (after.next(), after.next());
+        let tells = |step: &Step| {
+            step.outbound
+                && step.exchange == Exchange::Informational2
+                && step.sends.first.at.since(answer.at) < KEPT
+        };
+        only.is_some_and(tells) && more.is_none() && self.esp.iter().all(Option::is_none)
     }
 
     /// The device's last message that waits for an answer.
@@ -234,6 +268,7 @@ impl Sa {
         self.count(seen, 1);
         if seen.is_outbound() {
             self.floated |= marked;
+            self.spoke = Some(seen.mark);
             self.device_port = seen.device_port;
         } else {
             self.heard = Some(seen.mark);
@@ -447,6 +482,9 @@ impl Sa {
     /// An informational message: DPD, or with more in it a deletion.
     fn informed(&mut self, header: &IkeHeader, seen: &Observation<'_>) {
         let side = side(seen.direction);
+        if let Some(last) = self.rekeys.last_mut() {
+            last.replaces |= seen.at().since(last.at.at) < AT_ONCE;
+        }
         let Some(shortest) = self.dpd_len.get_mut(side) else { return };
         if *shortest != u32::MAX && header.length > *shortest && header.length < *shortest + 64 {
             self.deletion = Some((side, seen.mark));
@@ -464,7 +502,7 @@ impl Sa {
         if self.rekeys.len() >= STEPS {
             self.rekeys.remove(0);
         }
-        self.rekeys.push(mark);
+        self.rekeys.push(Renewal { at: mark, replaces: false });
         self.rekey_refused = None;
     }
 

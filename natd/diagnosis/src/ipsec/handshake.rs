@@ -164,7 +164,11 @@ impl Tracker {
             (IkeVersion::V2, Some((mark, len))) if len < SHORT && over && !answers_after(sa, mark) => {
                 ("answered the login in few bytes, and nothing followed", mark)
             }
-            (IkeVersion::V2, Some((mark, _))) if soon && told_off(sa, mark) => {
+            // With EAP the server proves who it is in its first answer, and the last ones are about the user.
+            (IkeVersion::V2, Some((mark, _))) if soon && sa.broken_off(mark) && sa.rounds > 1 => {
+                ("the device broke off after the server's answer to the password", mark)
+            }
+            (IkeVersion::V2, Some((mark, _))) if soon && sa.broken_off(mark) => {
                 owner = &[Party::Server, Party::Device];
                 ("the device broke off after the server's proof of identity", mark)
             }
@@ -329,12 +333,4 @@ fn encrypted(step: &Step, sa: &Sa) -> bool {
 /// Did anything but repetitions follow that answer?
 fn answers_after(sa: &Sa, mark: Mark) -> bool {
     sa.steps.iter().any(|step| step.sends.first > mark) || sa.esp.iter().any(|span| span.is_some())
-}
-
-/// Did the device send an informational message at once, and nothing else?
-fn told_off(sa: &Sa, mark: Mark) -> bool {
-    let after: Vec<&Step> = sa.steps.iter().filter(|step| step.sends.first > mark).collect();
-    let soon = |step: &&Step| step.sends.first.at.since(mark.at) < Duration::from_secs(2);
-    matches!(&after[..], [only] if only.outbound && only.exchange == Exchange::Informational2 && soon(only))
-        && sa.esp.iter().all(Option::is_none)
 }

@@ -383,6 +383,11 @@ impl Tracker {
         }
     }
 
+    /// An inbound fragment came to the router at `mark`, and others of its datagram did not.
+    pub(crate) fn fragment_lost(&mut self, mark: Mark) {
+        push(&mut self.pieces, Piece { ident: 0, first: true, later: false, mark });
+    }
+
     /// What is wrong.
     pub fn findings(&self, context: &Context<'_>, findings: &mut Findings) {
         self.among(&Scene { context, others: context.others_to_server().collect() }, findings);

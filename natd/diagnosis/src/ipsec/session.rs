@@ -17,6 +17,8 @@ const IDLE: Duration = Duration::from_secs(120);
 const OVER: (Duration, Duration) = (Duration::from_secs(3600), Duration::from_secs(60));
 /// An answer to IKE_AUTH that no other round of EAP followed by then was the last one.
 const SETTLED: Duration = Duration::from_secs(1);
+/// Why an attempt ended whose answer the device did not like.
+const BROKEN_OFF: &str = "broken off by the device";
 /// Nothing followed: it was a deletion.
 const DELETED: Duration = Duration::from_secs(5);
 
@@ -34,7 +36,7 @@ pub(super) fn session(tracker: &Tracker, at: usize, sa: &Sa, now: Timestamp) -> 
         },
         Some(_) | None => match failed(sa) {
             reason if replaced || silent >= OVER.1 => (Phase::Closed, reason),
-            "no answer" | "ended" => (Phase::Handshake, ""),
+            "no answer" | "ended" | BROKEN_OFF => (Phase::Handshake, ""),
             reason if silent >= DELETED => (Phase::Closed, reason),
             _ => (Phase::Handshake, ""),
         },
@@ -86,6 +88,8 @@ fn failed(sa: &Sa) -> &'static str {
         "login refused"
     } else if sa.waiting().is_some() {
         "no answer"
+    } else if sa.auth.is_some_and(|(mark, _)| sa.broken_off(mark)) {
+        BROKEN_OFF
     } else {
         "ended"
     }

@@ -84,6 +84,37 @@ fn udp_without_an_answer_and_tcp_with_one_is_udp_blocked() {
 }
 
 #[test]
+fn tcp_of_which_no_data_is_shown_is_an_answer_too() {
+    let mut story = Story::default();
+    story.resets(&[0, 2_400, 6_000]);
+    story.tcp = true;
+    story.resets(&[10_600]);
+    story.control(10_610, Inbound, SERVER_RESET, 26);
+    story.control(10_620, Outbound, CONTROL, 303);
+    story.control(10_630, Inbound, CONTROL, 1222);
+    story.control(10_640, Outbound, CONTROL, 1446);
+    story.control(10_650, Inbound, CONTROL, 443);
+    assert_eq!(story.phases(12_000)[1], (Phase::Handshake, ""));
+    let found = story.found(20_000);
+    assert_eq!(codes(&found), [(Code::OvpnUdpBlocked, Confidence::High)]);
+    assert_eq!((found[0].owner, found[0].attempt), (&[Party::Line][..], 2));
+    assert_eq!(story.phases(20_000)[1], (Phase::Established, ""));
+    assert_eq!(story.phases(200_000)[1], (Phase::Idle, ""));
+    story.raw(201_000, Inbound, 17, &[]);
+    assert_eq!(story.phases(202_000)[1], (Phase::Closed, "closed by the server"));
+}
+
+#[test]
+fn tcp_without_an_answer_does_not_make_udp_blocked() {
+    let mut story = Story::default();
+    story.resets(&[0, 2_000, 6_000, 14_000]);
+    story.tcp = true;
+    story.resets(&[60_000]);
+    story.raw(60_050, Inbound, 16, &[]);
+    assert_eq!(story.codes(62_000), [(Code::OvpnNoReply, Confidence::High)]);
+}
+
+#[test]
 fn udp_that_works_from_another_port_is_not_blocked() {
     let mut story = Story::default();
     story.resets(&[0, 2_000, 6_000, 14_000]);

@@ -1,7 +1,7 @@
 //! ESP, while IKE is well.
 
 use super::*;
-use Confidence::{High, Medium};
+use Confidence::{High, Low, Medium};
 
 /// An IKEv2 session without a NAT in the way: ESP is not in UDP.
 fn agreed() -> Line {
@@ -88,10 +88,73 @@ fn esp_that_the_device_does_not_answer() {
     let mut line = agreed();
     for seq in 1..=40 {
         line.raw(u64::from(seq) * 1000, Inbound, 0xc1, seq, 140);
+        let found = line.codes(u64::from(seq) * 1000 + 10);
+        let expected = match seq {
+            ..=10 => None,
+            11..=30 => Some(Low),
+            _ => Some(Medium),
+        };
+        assert_eq!(found, expected.map(|sure| (Code::EspOnewayIn, sure)).into_iter().collect::<Vec<_>>());
     }
-    assert_eq!(line.codes(41_000), [(Code::EspOnewayIn, Medium)]);
     line.raw(41_500, Outbound, 0xd1, 1, 140);
     assert_eq!(line.codes(60_000), []);
+}
+
+#[test]
+fn esp_that_the_device_answered_and_answers_no_more() {
+    // Asked every second or two, and asked once by the server whether it lives.
+    let story = |dpd: bool| {
+        let mut line = agreed();
+        for seq in 1..=8 {
+            line.raw(u64::from(seq) * 700, Outbound, 0xd1, seq, 132);
+            line.raw(u64::from(seq) * 700 + 1, Inbound, 0xc1, seq, 132);
+        }
+        for seq in 9..=22 {
+            line.raw(5600 + u64::from(seq - 8) * 2005, Inbound, 0xc1, seq, 132);
+            if seq == 20 && dpd {
+                line.ike(5700 + u64::from(seq - 8) * 2005, Inbound, 500, &sealed(V2, 37, 1, 0, 0, 80));
+                line.ike(
+                    5701 + u64::from(seq - 8) * 2005,
+                    Outbound,
+                    500,
+                    &sealed(V2, 37, 1, RESPONSE, 0, 80),
+                );
+            }
+        }
+        line
+    };
+    assert_eq!(story(true).codes(36_000), [(Code::EspOnewayIn, Low)]);
+    let mut line = story(true);
+    line.raw(36_000, Inbound, 0xc1, 23, 132);
+    assert_eq!(line.codes(36_100), [(Code::EspOnewayIn, Medium)]);
+    assert_eq!(story(false).codes(36_000), [], "it may sleep");
+}
+
+#[test]
+fn what_is_sent_again_to_a_device_that_sleeps_is_healthy() {
+    let mut line = agreed();
+    for seq in 1..=20 {
+        line.raw(u64::from(seq) * 300, Outbound, 0xd1, seq, 132);
+        line.raw(u64::from(seq) * 300 + 1, Inbound, 0xc1, seq, 132);
+    }
+    // Two connections' segments, again after ever longer pauses, and a stream that wants no answer.
+    let mut seq = 20;
+    for pause in [200, 400, 800, 1600, 3200, 6400, 12_800, 25_600] {
+        for more in [0, 70] {
+            seq += 1;
+            line.raw(6000 + 2 * pause + more, Inbound, 0xc1, seq, 132);
+        }
+    }
+    line.ike(58_000, Inbound, 500, &sealed(V2, 37, 1, 0, 0, 80));
+    line.ike(58_030, Outbound, 500, &sealed(V2, 37, 1, RESPONSE, 0, 80));
+    assert_eq!(line.codes(58_100), []);
+    line.raw(59_000, Outbound, 0xd1, 21, 132);
+    for packet in 1..=600 {
+        line.raw(59_000 + packet * 50, Inbound, 0xc1, seq + u32::try_from(packet).unwrap(), 132);
+    }
+    line.ike(88_000, Inbound, 500, &sealed(V2, 37, 1, 0, 1, 80));
+    line.ike(88_030, Outbound, 500, &sealed(V2, 37, 1, RESPONSE, 1, 80));
+    assert_eq!(line.codes(89_100), []);
 }
 
 #[test]

@@ -266,6 +266,46 @@ fn eap_with_many_rounds_is_healthy_and_its_failure_is_not() {
 }
 
 #[test]
+fn eap_that_the_device_breaks_off_did_not_work() {
+    let mut line = Line::new();
+    for (begin, spi) in [(0, 1), (7000, 2)] {
+        line.init(begin, spi);
+        let mut auth = |millis, direction, flags, round, len| {
+            line.ike(begin + millis, direction, 4500, &sealed(V2, 35, spi, flags, round, len));
+        };
+        auth(100, Outbound, REQUEST, 1, 256);
+        auth(160, Inbound, RESPONSE, 1, 1236);
+        auth(170, Outbound, REQUEST, 2, 80);
+        auth(172, Inbound, RESPONSE, 2, 132);
+        auth(173, Outbound, REQUEST, 3, 144);
+        auth(1173, Outbound, REQUEST, 3, 144);
+        assert_eq!(line.phases(begin + 1500).last(), Some(&(Phase::Handshake, "")), "it goes on");
+        // The server says why not after two seconds, and the device gives up.
+        line.ike(begin + 2175, Inbound, 4500, &sealed(V2, 35, spi, RESPONSE, 3, 128));
+        line.ike(begin + 2176, Outbound, 4500, &sealed(V2, 37, spi, REQUEST, 4, 80));
+        line.ike(begin + 2178, Inbound, 4500, &sealed(V2, 37, spi, RESPONSE, 4, 80));
+    }
+    assert_eq!(line.codes(9500), [(Code::IkeAuthRejected, Medium)]);
+    assert_eq!(line.owner(9500), [Party::User, Party::Server]);
+    let over = (Phase::Closed, "broken off by the device");
+    assert_eq!(line.phases(9500), [over, (Phase::Handshake, "")]);
+    assert_eq!(line.phases(80_000), [over; 2]);
+}
+
+#[test]
+fn an_informational_message_right_after_the_login_is_healthy() {
+    let mut line = Line::new();
+    line.init(0, 1);
+    line.ike(60, Outbound, 4500, &sealed(V2, 35, 1, REQUEST, 1, 300));
+    line.ike(90, Inbound, 4500, &sealed(V2, 35, 1, RESPONSE, 1, 250));
+    line.ike(120, Outbound, 4500, &sealed(V2, 37, 1, REQUEST, 2, 80));
+    line.ike(150, Inbound, 4500, &sealed(V2, 37, 1, RESPONSE, 2, 80));
+    line.esp(3000, Outbound, 0xd1, 1, 100);
+    assert_eq!(line.phases(3100), [(Phase::Data, "")]);
+    assert_eq!(line.codes(3100), []);
+}
+
+#[test]
 fn a_login_of_version_1_that_is_refused() {
     let mut line = Line::new();
     line.ike(0, Outbound, 500, &clear(V1, 2, (1, 0), 0, 0, &[(1, &[1; 48])]));

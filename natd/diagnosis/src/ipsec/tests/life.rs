@@ -111,6 +111,60 @@ fn keys_that_last_too_short_a_time() {
     }
 }
 
+/// New keys at `millis`; the deletion of the old ones follows where `replaces`.
+fn renew(line: &mut Line, millis: u64, id: u32, replaces: bool) {
+    line.ike(millis, Inbound, 4500, &sealed(V2, 36, 1, 0, id, 208));
+    line.ike(millis + 1, Outbound, 4500, &sealed(V2, 36, 1, RESPONSE, id, 208));
+    if replaces {
+        line.ike(millis + 2, Inbound, 4500, &sealed(V2, 37, 1, 0, id + 1, 80));
+        line.ike(millis + 3, Outbound, 4500, &sealed(V2, 37, 1, RESPONSE, id + 1, 80));
+    }
+}
+
+#[test]
+fn keys_that_last_for_seconds() {
+    let mut line = Line::new();
+    line.up(0, 1);
+    line.ike(1671, Inbound, 4500, &sealed(V2, 37, 1, 0, 0, 80));
+    line.ike(1672, Outbound, 4500, &sealed(V2, 37, 1, RESPONSE, 0, 80));
+    for round in 1..=4_u32 {
+        let millis = 663 + 7000 * u64::from(round);
+        renew(&mut line, millis, 2 * round - 1, true);
+        line.esp(millis + 500, Outbound, 0xd1 + round, 1, 140);
+        line.esp(millis + 530, Inbound, 0xc1 + round, 1, 140);
+        let found = line.codes(millis + 1000);
+        let expected = [None, None, Some(Medium), Some(High)][usize::try_from(round - 1).unwrap()];
+        assert_eq!(found, expected.map(|sure| (Code::RekeyShort, sure)).into_iter().collect::<Vec<_>>());
+    }
+}
+
+#[test]
+fn several_sas_for_esp_are_no_short_life() {
+    // Agreed on one after the other, as they are needed.
+    let mut line = Line::new();
+    line.up(0, 1);
+    for round in 1..=5_u32 {
+        renew(&mut line, 5000 * u64::from(round), 2 * round - 1, false);
+    }
+    assert_eq!(line.codes(40_000), []);
+    // In use side by side, each renewed once within some minutes.
+    let mut line = Line::new();
+    line.up(0, 1);
+    for round in 1..=4_u32 {
+        line.esp(1000 + u64::from(round), Outbound, 0xd1 + round, 1, 140);
+    }
+    for second in (10..3000_u32).step_by(10) {
+        for spi in 0..5 {
+            line.esp(u64::from(second) * 1000 + u64::from(spi), Outbound, 0xd1 + spi, second, 140);
+            line.esp(u64::from(second) * 1000 + u64::from(spi) + 30, Inbound, 0xc1 + spi, second, 140);
+        }
+    }
+    for round in 1..=5_u32 {
+        renew(&mut line, 3_000_000 + 60_000 * u64::from(round), 2 * round - 1, true);
+    }
+    assert_eq!(line.codes(3_400_000), []);
+}
+
 #[test]
 fn a_rekey_that_kills_and_two_that_cross() {
     let mut line = Line::new();
