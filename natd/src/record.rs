@@ -107,7 +107,7 @@ impl fmt::Display for RecordError {
                 "this natd was built without libpcap and cannot capture; use tcpdump -i any -w FILE",
             ),
             Self::Interface(name) => {
-                write!(f, "there is no interface {name}; is it up? [interfaces] names it")
+                write!(f, "there is no interface {name}; is it up? [nat] names it")
             }
             Self::Denied => f.write_str("capturing needs root or CAP_NET_RAW"),
             Self::Libpcap(text) => write!(f, "cannot capture: {text}"),

@@ -164,8 +164,11 @@ impl Household {
     /// A pair, made if it is not there.
     #[cfg(test)]
     pub(crate) fn pair_between(&mut self, device: IpAddr, server: IpAddr) -> &mut Pair {
-        let now = self.now;
-        self.pairs.entry((device, server)).or_insert_with(|| Box::new(Pair::new(device, server, now)))
+        let ends = (device, server);
+        if !self.pairs.contains_key(&ends) {
+            self.pairs.insert(ends, Box::new(Pair::new(device, server, self.now)));
+        }
+        self.pairs.get_mut(&ends).expect("just inserted")
     }
 
     /// How many packets were taken in.

@@ -101,7 +101,7 @@ pub const fn words(code: Code) -> Words {
         ),
         Code::IkeAuthRejected => other(
             "The server answered and refused the login: password, shared key or certificate do not fit.",
-            "Type them again. With a certificate, check that it has not run out and that the device trusts its issuer.",
+            "Type password and shared key again. With a certificate, check that it has not run out and that the device trusts its issuer.",
         ),
         Code::IkeAuthClock => other(
             "The login was refused, and a clock is wrong: certificates look not yet valid, or no longer.",

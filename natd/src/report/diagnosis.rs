@@ -117,6 +117,11 @@ pub struct FindingRow {
 }
 
 impl FindingRow {
+    /// Is it about looking a server's name up? Its server is then the one that was asked for the name.
+    fn is_about_names(&self) -> bool {
+        [Code::DnsFail, Code::DnsLies].iter().any(|code| code.name() == self.code)
+    }
+
     /// Is something wrong now?
     pub fn is_problem(&self) -> bool {
         !self.overcome && self.group != group_name(Group::Note)
@@ -182,11 +187,12 @@ impl DiagnosisReport {
         report
     }
 
-    /// Drops what is about other servers than these.
+    /// Drops what is about other servers than these. What is about a name stays: no address may be known for it.
     pub fn narrow(&mut self, servers: &[IpAddr]) {
         let wanted = |server: &str| servers.iter().any(|wanted| wanted.to_string() == server);
         self.sessions.retain(|session| wanted(&session.server));
-        self.findings.retain(|finding| finding.server.as_deref().is_none_or(wanted));
+        self.findings
+            .retain(|finding| finding.is_about_names() || finding.server.as_deref().is_none_or(wanted));
         self.verdict = self.judge();
     }
 

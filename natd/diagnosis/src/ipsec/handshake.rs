@@ -7,7 +7,7 @@ use passthrough::ike::{Exchange, IkeVersion};
 
 use super::exchange::{SHORT, Sa, Step};
 use super::{ESP, Scene, Tracker, find};
-use crate::attempts::Attempts;
+use crate::attempts::{Attempts, SENDS};
 use crate::code::{Code, Party};
 use crate::finding::{Confidence, Evidence, Findings, Mark};
 use crate::household::Context;
@@ -173,7 +173,9 @@ impl Tracker {
                 ("the device broke off after the server's proof of identity", mark)
             }
             (IkeVersion::V1, _) => {
-                let Some(mark) = sa.not_authentic.or(sa.told_before) else { return false };
+                let Some(mark) = sa.not_authentic.or(sa.told_before) else {
+                    return self.broken_off(sa, over, findings);
+                };
                 let phase2 = |step: &Step| step.exchange == Exchange::QuickMode && step.sends.first < mark;
                 let aggressive = |step: &Step| step.exchange == Exchange::Aggressive;
                 if sa.steps.iter().any(phase2) && !sa.steps.iter().any(aggressive) && over {
@@ -200,6 +202,19 @@ impl Tracker {
             None => Code::IkeAuthRejected,
         };
         find(findings, code, Confidence::Medium, sa, evidence).owner = owner;
+        true
+    }
+
+    /// IKEv1: a login that ended without a word in the clear.
+    fn broken_off(&self, sa: &Sa, over: bool, findings: &mut Findings) -> bool {
+        // Keys of an IKE SA are renewed without Quick Mode.
+        let renews = |other: &Sa| other.established.is_some() && other.last >= sa.first;
+        if !sa.by_device || self.sas.iter().any(renews) {
+            return false;
+        }
+        let Some((what, mark)) = unproven(sa, over).or_else(|| xauth_refused(sa, over)) else { return false };
+        let evidence = vec![Evidence::packet(what, mark)];
+        find(findings, Code::IkeAuthRejected, Confidence::Medium, sa, evidence);
         true
     }
 
@@ -290,6 +305,28 @@ fn refused(sa: &Sa, context: &Scene<'_>, next: Option<&Sa>, findings: &mut Findi
     let evidence = vec![group.evidence("answered that the key exchange must use another group")];
     find(findings, Code::IkeInvalidKe, confidence, sa, evidence);
     true
+}
+
+/// Aggressive Mode's second message proves that the server knows the shared key (RFC 2409 section 5.4); a device
+/// whose key is another one just ends.
+fn unproven(sa: &Sa, over: bool) -> Option<(&'static str, Mark)> {
+    let [first, proof] = &sa.steps[..] else { return None };
+    let aggressive = |step: &Step| step.exchange == Exchange::Aggressive;
+    let unanswered = aggressive(first) && first.outbound && aggressive(proof) && !proof.outbound;
+    let what = "the device broke off after the server's proof of identity";
+    (unanswered && (over || proof.sends.sends >= SENDS)).then_some((what, proof.sends.first))
+}
+
+/// The device sent its password and confirmed the verdict, and did not go on: a good one is followed by its
+/// request for an address, or by Quick Mode (draft-beaulieu-ike-xauth-02).
+fn xauth_refused(sa: &Sa, over: bool) -> Option<(&'static str, Mark)> {
+    let mut exchanges = sa.steps.iter().filter(|step| step.exchange == Exchange::Transaction);
+    let asked = exchanges.clone().filter(|step| step.outbound && step.asks).count();
+    let told = exchanges.clone().filter(|step| !step.outbound).count();
+    let last = sa.steps.last().filter(|step| step.exchange == Exchange::Transaction && step.outbound)?;
+    let verdict = exchanges.rfind(|step| !step.outbound)?;
+    let what = "answered user name and password, and the device did not go on";
+    (over && asked == 0 && told >= 2 && !last.asks).then_some((what, verdict.sends.first))
 }
 
 /// What an ICMP error says of whom, and how sure that is at the most.

@@ -49,7 +49,8 @@ impl FindingRow {
     fn subject(&self) -> String {
         let mut text = self.device.clone().unwrap_or_else(|| "All devices".into());
         if let Some(server) = &self.server {
-            text = text + " → " + server;
+            // Where a name was asked for is not where the VPN is.
+            text = text + if self.is_about_names() { ", asking " } else { " → " } + server;
         }
         match &self.vpn {
             Some(vpn) => text + " (" + vpn + ")",
@@ -67,7 +68,7 @@ impl FindingRow {
                 "line" => "the line or its provider",
                 "server" => "the VPN server",
                 "device" => "the device",
-                "user" => "the login that was typed in",
+                "user" => "what was typed in",
                 other => other,
             });
         }

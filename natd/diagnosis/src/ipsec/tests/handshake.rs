@@ -335,6 +335,49 @@ fn xauth_that_is_refused_and_quick_mode_that_is_refused() {
     assert_eq!(line.codes(9000), [(Code::IkeNoProposal, Medium)]);
 }
 
+/// vpnc with a wrong group password: it finds the server's hash wrong and ends.
+#[test]
+fn aggressive_mode_that_the_device_breaks_off() {
+    let mut line = Line::new();
+    line.ike(0, Outbound, 500, &clear(V1, 4, (1, 0), 0, 0, &[(1, &[1; 48]), (4, &[1; 128])]));
+    for millis in [40, 1000, 2800] {
+        line.ike(millis, Inbound, 500, &clear(V1, 4, (1, 9), 0, 0, &[(1, &[1; 40]), (4, &[2; 128])]));
+    }
+    assert_eq!(line.codes(2900), [(Code::IkeAuthRejected, Medium)]);
+    assert_eq!(line.codes(60_000), [(Code::IkeAuthRejected, Medium)]);
+
+    let mut line = Line::new();
+    line.ike(0, Outbound, 500, &clear(V1, 4, (1, 0), 0, 0, &[(1, &[1; 48]), (4, &[1; 128])]));
+    line.ike(40, Inbound, 500, &clear(V1, 4, (1, 9), 0, 0, &[(1, &[1; 40]), (4, &[2; 128])]));
+    assert_eq!(line.codes(3000), []);
+}
+
+/// strongSwan says no in a transaction that looks like one that says yes.
+#[test]
+fn xauth_that_is_refused_by_its_status() {
+    let login = |status: u32| {
+        let mut line = Line::new();
+        line.main_mode(0, 1, &[]);
+        line.ike(100, Inbound, 4500, &sealed(V1, 6, 1, 1, 8, 76));
+        line.ike(200, Outbound, 4500, &sealed(V1, 6, 1, 1, 8, 100));
+        line.ike(300, Inbound, 4500, &sealed(V1, 6, 1, 1, status, 76));
+        line.ike(310, Outbound, 4500, &sealed(V1, 6, 1, 1, status, 76));
+        line
+    };
+    assert_eq!(login(9).codes(4000), []);
+    assert_eq!(login(9).codes(9000), [(Code::IkeAuthRejected, Medium)]);
+
+    // An address is asked for, and the person is asked for a password.
+    let mut line = login(9);
+    line.ike(320, Outbound, 4500, &sealed(V1, 6, 1, 1, 10, 100));
+    line.ike(330, Inbound, 4500, &sealed(V1, 6, 1, 1, 10, 100));
+    assert_eq!(line.codes(9000), []);
+    let mut line = Line::new();
+    line.main_mode(0, 1, &[]);
+    line.ike(100, Inbound, 4500, &sealed(V1, 6, 1, 1, 8, 76));
+    assert_eq!(line.codes(9000), []);
+}
+
 #[test]
 fn main_mode_and_aggressive_mode_are_healthy() {
     let mut line = Line::new();
