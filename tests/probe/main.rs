@@ -10,9 +10,11 @@
 
 #![expect(clippy::indexing_slicing, reason = "what goes wrong here fails the test")]
 
+mod cases;
 mod path;
 
-use path::{CASES, Path};
+use cases::CASES;
+use path::Path;
 use testkit::address::S3;
 use testkit::vpn::{pptp, strongswan};
 use testkit::{Lab, Masquerade, Nat};
