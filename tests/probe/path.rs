@@ -1,205 +1,19 @@
-//! The path, the servers and the cases.
+//! The path with the servers, and how it is probed.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
+use diagnosis::{Code, Group};
 use serde_json::Value;
 use testkit::vpn::openvpn::{self, Pki};
 use testkit::vpn::strongswan::{self, Charon};
 use testkit::vpn::{l2tp, pptp};
 use testkit::{Background, Lab, Nat, Node, Outcome, address};
 
+use crate::cases::{CASES, Case, NAT, OPEN};
+
 /// The server.
 pub(crate) const SERVER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 10);
-
-/// One way in which a path is blocked.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Case {
-    /// What is wrong.
-    name: &'static str,
-    /// Hop, nft hook with its priority, and what is dropped there; `DEV` is the device's address.
-    rules: &'static [(u8, &'static str, &'static str)],
-    /// Rows that differ from [`OPEN`], as in JSON: probe, result and hop.
-    rows: &'static [(&'static str, &'static str, Option<u8>)],
-    /// Parts of notes.
-    notes: &'static [(&'static str, &'static str)],
-    /// The findings.
-    codes: &'static [&'static str],
-}
-
-/// What a path with nothing blocked shows.
-const OPEN: [(&str, &str, Option<u8>); 14] = [
-    ("ping", "answers", None),
-    ("ike-500", "answers", None),
-    ("ike-4500", "answers", None),
-    ("ike-large", "answers", None),
-    ("ike-fragmented", "answers", None),
-    ("esp", "reaches", None),
-    ("gre", "reaches", None),
-    ("pptp", "answers", None),
-    ("pptp-gre", "answers", None),
-    ("l2tp", "answers", None),
-    ("openvpn", "answers", None),
-    ("wireguard", "cannot be told", None),
-    ("tls", "answers", None),
-    ("mtu", "reaches", None),
-];
-
-const FORWARD: &str = "forward priority 0";
-const EARLY: &str = "prerouting priority -300";
-const NAT: &str = "postrouting priority srcnat";
-const OUTPUT: &str = "output priority 0";
-
-/// The cases.
-pub(crate) const CASES: [Case; 18] = [
-    Case {
-        name: "open",
-        rules: &[],
-        rows: &[],
-        notes: &[("ike-500", "no NAT"), ("ike-4500", "no NAT")],
-        codes: &[],
-    },
-    Case {
-        name: "behind a NAT",
-        rules: &[(1, NAT, "ip saddr DEV masquerade")],
-        rows: &[("pptp-gre", "lost", None)],
-        notes: &[("ike-500", "a NAT on the way"), ("ike-4500", "a NAT on the way")],
-        // The kernel's NAT does not know PPTP.
-        codes: &["PPTP-GRE-BLOCKED-OUT-OR-IN"],
-    },
-    Case {
-        name: "UDP 500 at hop 2",
-        rules: &[(2, FORWARD, "ip saddr DEV udp dport 500 drop")],
-        rows: &[("ike-500", "lost", Some(2))],
-        notes: &[],
-        codes: &["IKE-500-NO-REPLY"],
-    },
-    Case {
-        name: "answers from UDP 500 at hop 2",
-        rules: &[(2, FORWARD, "ip daddr DEV udp sport 500 drop")],
-        rows: &[("ike-500", "cannot be told", None)],
-        notes: &[],
-        codes: &["IKE-500-NO-REPLY"],
-    },
-    Case {
-        name: "UDP 4500 at hop 2",
-        rules: &[(2, FORWARD, "ip saddr DEV udp dport 4500 drop")],
-        rows: &[("ike-4500", "lost", None)],
-        notes: &[],
-        codes: &["IKE-4500-NO-REPLY"],
-    },
-    Case {
-        name: "ESP when hop 2 forwards",
-        rules: &[(2, FORWARD, "ip saddr DEV ip protocol esp drop")],
-        rows: &[("esp", "lost", Some(2))],
-        notes: &[],
-        codes: &["IPSEC-ESP-NO-RETURN"],
-    },
-    Case {
-        name: "ESP as it comes to hop 2",
-        rules: &[(2, EARLY, "ip saddr DEV ip protocol esp drop")],
-        rows: &[("esp", "lost", Some(1))],
-        notes: &[],
-        codes: &["IPSEC-ESP-NO-RETURN"],
-    },
-    Case {
-        name: "ESP as it comes to hop 1",
-        rules: &[(1, EARLY, "ip saddr DEV ip protocol esp drop")],
-        rows: &[("esp", "lost", Some(0))],
-        notes: &[],
-        codes: &["IPSEC-ESP-NO-RETURN"],
-    },
-    Case {
-        name: "ESP as it comes to hop 3, which is silent",
-        rules: &[
-            (3, EARLY, "ip saddr DEV ip protocol esp drop"),
-            (3, OUTPUT, "ip daddr DEV icmp type time-exceeded drop"),
-        ],
-        rows: &[("esp", "cannot be told", None)],
-        notes: &[],
-        codes: &[],
-    },
-    Case {
-        name: "ESP when hop 3 forwards, the last before the server",
-        rules: &[(3, FORWARD, "ip saddr DEV ip protocol esp drop")],
-        rows: &[("esp", "reaches the last hop", Some(3))],
-        notes: &[],
-        codes: &[],
-    },
-    Case {
-        name: "GRE at hop 2",
-        rules: &[(2, FORWARD, "ip saddr DEV ip protocol gre drop")],
-        rows: &[("gre", "lost", Some(2)), ("pptp-gre", "lost", Some(2))],
-        notes: &[],
-        codes: &["PPTP-GRE-BLOCKED-OUT-OR-IN"],
-    },
-    Case {
-        name: "GRE to the device at hop 2",
-        rules: &[(2, FORWARD, "ip daddr DEV ip protocol gre drop")],
-        rows: &[("pptp-gre", "lost", None)],
-        notes: &[],
-        codes: &["PPTP-GRE-BLOCKED-OUT-OR-IN"],
-    },
-    Case {
-        name: "TCP 1723 at hop 2",
-        rules: &[(2, FORWARD, "ip saddr DEV tcp dport 1723 drop")],
-        rows: &[("pptp", "cannot be told", None), ("pptp-gre", "not tried", None)],
-        notes: &[],
-        codes: &[],
-    },
-    Case {
-        name: "UDP 1701 and 1194 at hop 2",
-        rules: &[(2, FORWARD, "ip saddr DEV udp dport { 1701, 1194 } drop")],
-        rows: &[("l2tp", "cannot be told", None), ("openvpn", "cannot be told", None)],
-        notes: &[],
-        codes: &[],
-    },
-    Case {
-        name: "fragments at hop 2",
-        rules: &[(2, EARLY, "ip saddr DEV ip frag-off & 0x3fff != 0 drop")],
-        rows: &[("ike-fragmented", "lost", None)],
-        notes: &[],
-        codes: &["FRAGMENTS-DROPPED"],
-    },
-    Case {
-        name: "large packets at hop 2, without a word",
-        rules: &[(2, EARLY, "ip saddr DEV meta length > 1454 drop")],
-        rows: &[("ike-fragmented", "lost", None)],
-        notes: &[],
-        codes: &["MTU-WAN-WRONG"],
-    },
-    Case {
-        name: "all but TCP 443 at hop 1",
-        rules: &[(1, FORWARD, "ip saddr DEV tcp dport != 443 drop\n  ip saddr DEV ip protocol != tcp drop")],
-        rows: &[
-            ("ping", "cannot be told", None),
-            ("ike-500", "cannot be told", None),
-            ("ike-4500", "cannot be told", None),
-            ("ike-large", "not tried", None),
-            ("ike-fragmented", "not tried", None),
-            ("esp", "cannot be told", None),
-            ("gre", "cannot be told", None),
-            ("pptp", "cannot be told", None),
-            ("pptp-gre", "not tried", None),
-            ("l2tp", "cannot be told", None),
-            ("openvpn", "cannot be told", None),
-            ("mtu", "cannot be told", None),
-        ],
-        notes: &[],
-        codes: &["ONLY-443"],
-    },
-    Case {
-        name: "UDP 500 refused at hop 2, TCP 443 dropped",
-        rules: &[(
-            2,
-            FORWARD,
-            "ip saddr DEV udp dport 500 reject with icmp type admin-prohibited\n  ip saddr DEV tcp dport 443 drop",
-        )],
-        rows: &[("ike-500", "refused on the way", None), ("tls", "cannot be told", None)],
-        notes: &[],
-        codes: &["IKE-500-ADMIN"],
-    },
-];
 
 /// The path with the servers at its end.
 pub(crate) struct Path {
@@ -307,19 +121,73 @@ impl Path {
         })
     }
 
-    fn hop(&self, hop: u8) -> &Node {
+    /// Probes the server by a name that has an address of each version, with the first device; answers what is not
+    /// as expected.
+    pub(crate) fn check_name(&self) -> Vec<String> {
+        let hosts = self.lab.dir().join("hosts");
+        std::fs::write(&hosts, format!("{SERVER} vpn.example.test\n2001:db8:4::10 vpn.example.test\n"))
+            .expect("the lab's folder is writable");
+        let line = format!(
+            "mount --bind {} /etc/hosts && exec {} probe vpn.example.test",
+            hosts.display(),
+            testkit::natd::binary().display()
+        );
+        let outcome = self.lab.d1.run_within(&["unshare", "--mount", "sh", "-c", &line], DEADLINE);
+        let ends = "\nNothing was found that keeps a VPN from working.\n";
+        let expected = [
+            format!("vpn.example.test, {SERVER} from 192.168.1.11, in "),
+            "\nvpn.example.test, 2001:db8:4::10 from 2001:db8:1::11, in ".to_owned(),
+            ends.to_owned(),
+        ];
+        let missing = expected.iter().filter(|part| !outcome.stdout.contains(*part));
+        let mut wrong: Vec<String> = missing.map(|part| format!("by name: no {part:?}: {outcome}")).collect();
+        if (outcome.code, &*outcome.stderr) != (Some(0), "") {
+            wrong.push(format!("by name: {outcome}"));
+        }
+        wrong
+    }
+
+    /// Probes a server that knows only IKEv1, with the router; answers what is not as expected.
+    pub(crate) fn check_version_one(&self) -> Vec<String> {
+        let _charon = strongswan::server_of_version(&self.lab, &self.lab.s1, address::S1, 1);
+        let (code, _, page) = run(&self.lab.router, address::S1.into());
+        println!("== IKEv1 only\n{}", table(&page));
+        let rows = page["probes"].as_array().expect("a list");
+        let answers =
+            |probe: &str| rows.iter().any(|row| row["probe"] == probe && row["result"] == "answers");
+        let one =
+            rows.iter().filter(|row| row["note"].as_str().is_some_and(|note| note.starts_with("IKEv1")));
+        let fine = code == 0
+            && one.count() == 2
+            && answers("ike-500")
+            && answers("ike-4500")
+            && answers("ike-large");
+        if fine { Vec::new() } else { vec![format!("IKEv1: exit code {code}, {page:#}")] }
+    }
+
+    /// A hop of the path from device `number`.
+    fn hop(&self, hop: u8, number: u8) -> &Node {
         match hop {
+            0 => self.device(number),
             1 => &self.lab.router,
             2 => &self.lab.internet,
             _ => &self.lab.s3,
         }
     }
 
+    pub(crate) fn device(&self, number: u8) -> &Node {
+        let mut devices = self.lab.devices().into_iter();
+        devices.find(|(_, addr)| *addr == address::device(number)).expect("one for each case").0
+    }
+
     fn block(&self, number: u8, case: Case) {
         let device = address::device(number).to_string();
+        for (hop, line) in case.setup {
+            self.hop(*hop, number).sh(&line.replace("DEV", &device));
+        }
         for (place, (hop, hook, rule)) in case.rules.iter().enumerate() {
             let kind = if *hook == NAT { "nat" } else { "filter" };
-            self.hop(*hop).nft(&format!(
+            self.hop(*hop, number).nft(&format!(
                 "table ip case{number}x{place} {{\n chain c {{\n  type {kind} hook {hook}; policy accept;\n  {}\n }}\n}}\n",
                 rule.replace("DEV", &device)
             ));
@@ -339,10 +207,7 @@ impl Path {
 
     /// Probes with device `number`; answers the text, and what is not as expected.
     pub(crate) fn check(&self, number: u8, case: Case) -> (String, Vec<String>) {
-        let devices = self.lab.devices();
-        let (device, _) =
-            devices.iter().find(|(_, addr)| *addr == address::device(number)).expect("one for each case");
-        let (code, seconds, page) = run(device, SERVER.into());
+        let (code, seconds, page) = run(self.device(number), SERVER.into());
         let mut wrong = Vec::new();
         for (probe, result, hop) in OPEN {
             let expected =
@@ -363,7 +228,7 @@ impl Path {
         if codes != case.codes {
             wrong.push(format!("{}: {codes:?}, not {:?}: {findings:#?}", case.name, case.codes));
         }
-        if code != i32::from(!case.codes.is_empty()) {
+        if code != i32::from(case.codes.iter().any(|code| is_problem(code))) {
             wrong.push(format!("{}: it exits with {code}", case.name));
         }
         if seconds > 75 {
@@ -371,6 +236,11 @@ impl Path {
         }
         (format!("== {} ({seconds} s)\n{}", case.name, table(&page)), wrong)
     }
+}
+
+fn is_problem(code: &str) -> bool {
+    let code = Code::ALL.iter().find(|known| known.name() == code).expect("a code that there is");
+    code.group() != Group::Note
 }
 
 /// A bound, so that a probe that hangs fails its test; it ends itself after 75 seconds for each address.

@@ -101,6 +101,8 @@ pub fn run(
     if let (true, Some(error)) = (reports.is_empty(), failed) {
         return Err(error);
     }
+    // Apart from the report, where both are on one terminal.
+    progress("");
     if options.json {
         show::json(&reports, out).map_err(ProbeError::Output)?;
     } else {
@@ -165,7 +167,8 @@ fn probe(
     };
     progress(&format!("probing {server}"));
     let mut probe = Probe::new(target, clock::random_seed());
-    loop {
+    let mut done = false;
+    while !done {
         let now = clock::now();
         match probe.poll(now) {
             Action::Send(packet) => {
@@ -184,7 +187,7 @@ fn probe(
             Action::Write(service, bytes) => sockets.write(service, &bytes),
             Action::Close(service) => sockets.close(service),
             Action::Wait(until) => sockets.wait(now, until, &mut probe)?,
-            Action::Done => break,
+            Action::Done => done = true,
         }
         while let Some(kind) = probe.settled() {
             progress(&show::line(&probe.row(kind)));

@@ -141,8 +141,12 @@ impl Probe {
             (Kind::Ike4500, [_, cookie]) => (four, cookie),
             _ => return,
         };
-        // The one that says from where it saw us come is the best.
-        if place.is_none_or(|before| before.destination_hash.is_none()) {
+        // The one that says from where it saw us come is the best, a second refusal no better than the first.
+        let better = |before: ike::Answer| {
+            before.destination_hash.is_none() && !(before.refuses() && answer.refuses())
+        };
+        let first_refusal = answer.refuses() && !place.is_some_and(|before| before.refuses());
+        if place.is_none_or(better) {
             *place = Some(answer);
         }
         if answer.destination_hash.is_none() {
@@ -156,6 +160,15 @@ impl Probe {
                 asked.again += 1;
                 asked.sent += 1;
                 let message = self.message(kind, now);
+                self.queue.push_back(Action::Send(message));
+            } else if first_refusal && version == Version::Two && asked.again < 2 {
+                asked.again += 1;
+                asked.sent += 1;
+                // The other version once: servers that know only that one refuse this one. What else is asked of it
+                // stays with the version that surely gets an answer.
+                let known = self.version.replace(Version::One);
+                let message = self.message(kind, now);
+                self.version = known;
                 self.queue.push_back(Action::Send(message));
             }
             return;

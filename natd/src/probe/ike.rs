@@ -304,6 +304,15 @@ pub struct Answer {
     pub source_hash: Option<[u8; 20]>,
 }
 
+impl Answer {
+    /// Does the server want nothing of what was offered?
+    pub(super) const fn refuses(&self) -> bool {
+        const INVALID_MAJOR_VERSION: u16 = 5;
+        const NO_PROPOSAL_CHOSEN: u16 = 14;
+        matches!(self.notify, Some(INVALID_MAJOR_VERSION | NO_PROPOSAL_CHOSEN))
+    }
+}
+
 /// Reads an answer; `None` when it is no IKE message.
 pub fn answer(message: &[u8]) -> Option<Answer> {
     let mut reader = Reader(message);

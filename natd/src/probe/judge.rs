@@ -350,10 +350,24 @@ impl<'a> Judge<'a> {
                 if nat {
                     facts.push("a NAT on the way may not know PPTP".to_owned());
                 }
-                let sure = if nat { Confidence::Medium } else { Confidence::High };
+                // Without its helper for PPTP a router's kernel takes the server's GRE for a stranger's.
+                let own = probe.target.routes && !probe.gre_in && !lost;
+                if own {
+                    facts.push(
+                        "this router's own firewall may drop it: probe from a device behind it too"
+                            .to_owned(),
+                    );
+                }
+                let sure = match (own, nat) {
+                    (true, _) => Confidence::Low,
+                    (false, true) => Confidence::Medium,
+                    (false, false) => Confidence::High,
+                };
                 let found = self.add(Code::PptpGreBlocked, sure, vpn, facts);
                 if lost {
                     found.finding.owner = &[Party::Line];
+                } else if own {
+                    found.finding.owner = &[Party::Router, Party::Line, Party::Server];
                 }
             }
             Control::Waiting

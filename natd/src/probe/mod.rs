@@ -17,8 +17,8 @@
 //! is a NAT on the way (RFC 7296 section 2.23).
 //!
 //! Limits, so that no server minds: one packet a second, three of the ladder's; at most ten of a kind and sixteen of
-//! each of the ladder's three kinds; nothing more of a kind once it is answered; only to the server named; ports and
-//! SPIs of its own. At most four IKE messages leave a half-open session there: strongSwan ignores an address that
+//! each of the ladder's three kinds; nothing more of a kind once it is answered, but twice what an answer asks for:
+//! another group, a cookie, or version 1 instead of 2; only to the server named; ports and SPIs of its own. At most four IKE messages leave a half-open session there: strongSwan ignores an address that
 //! has five.
 
 pub mod ike;

@@ -319,6 +319,10 @@ impl Probe {
             }
             Reach::Refused { by, said, .. } => (Verdict::Refused, format!("{by}: {}", because(said))),
             Reach::Lost { after } => (Verdict::Lost(Some(after)), self.farther(lane, after)),
+            Reach::LastHop { hop: 0 } => (
+                Verdict::CannotTell,
+                "there is no router on the way: lost before the server, or the server is silent".into(),
+            ),
             Reach::LastHop { hop } => (
                 Verdict::ReachesHop(hop),
                 "the last before the server: lost just behind it, or the server is silent".into(),

@@ -15,7 +15,6 @@ pub fn result(verdict: Verdict) -> String {
         Verdict::Lost(Some(0)) => "lost at or just after this machine".to_owned(),
         Verdict::Lost(Some(hop)) => format!("lost at or just after hop {hop}"),
         Verdict::Lost(None) => "lost, hop unknown".to_owned(),
-        Verdict::ReachesHop(0) => "cannot be told".to_owned(),
         Verdict::ReachesHop(hop) => format!("reaches hop {hop}"),
         Verdict::Answers
         | Verdict::Reaches

@@ -28,6 +28,8 @@ struct World {
     routers: bool,
     /// Does it answer other groups than 19?
     any_group: bool,
+    /// Does it know only version 1 of IKE?
+    old: bool,
     /// Does it want its cookie back first?
     cookie: bool,
     /// The largest packet that comes through.
@@ -43,6 +45,7 @@ const OPEN: World = World {
     ping: true,
     routers: true,
     any_group: true,
+    old: false,
     cookie: false,
     mtu: 1500,
 };
@@ -188,6 +191,18 @@ impl World {
         out.put(&spi);
         out.put(&[9; 8]);
         out.put(&[41, 0x20, 34, 0x20, 0, 0, 0, 0, 0, 0, 0, 0]);
+        if self.old {
+            // Version 1 chooses, version 2 is refused.
+            let (head, rest): ([u8; 4], &[u8]) = match message[17] >> 4 {
+                1 => ([1, 0x10, 2, 0], &[0, 0, 0, 4]),
+                _ => ([41, 0x20, 34, 0x20], &[0, 0, 0, 8, 0, 0, 0, 14]),
+            };
+            out.0.truncate(16);
+            out.put(&head);
+            out.put(&[0; 8]);
+            out.put(rest);
+            return out.0;
+        }
         if self.cookie && message[16] != 41 {
             out.put(&[0, 0, 0, 16, 0, 0, 0x40, 6, 1, 2, 3, 4, 5, 6, 7, 8]);
             return out.0;
@@ -337,6 +352,16 @@ fn the_readme_lists_the_fields_of_the_json() {
         list
     };
     assert_eq!(sorted(listed), sorted(emitted));
+}
+
+#[test]
+fn a_server_of_version_one_is_found_out() {
+    let run = Run::of(World { old: true, ..OPEN });
+    assert_eq!(run.row(Kind::Ike500), (Verdict::Answers, "IKEv1"));
+    assert_eq!(run.row(Kind::Ike4500), (Verdict::Answers, "IKEv1"));
+    assert_eq!(run.row(Kind::IkeLarge).0, Verdict::Answers);
+    assert_eq!((run.codes(), run.report.outcome()), (vec![], Outcome::Healthy));
+    assert!(run.report.rows.iter().all(|row| row.sent <= 10));
 }
 
 #[test]

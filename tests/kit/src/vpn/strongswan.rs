@@ -276,11 +276,20 @@ pub fn vpnc_server(_: &Lab, node: &Node, addr: Ipv4Addr, rekey: Option<Duration>
 ///
 /// # Panics
 /// When it does not start.
-pub fn server(_: &Lab, node: &Node, addr: Ipv4Addr) -> Charon {
+pub fn server(lab: &Lab, node: &Node, addr: Ipv4Addr) -> Charon {
+    server_of_version(lab, node, addr, 2)
+}
+
+/// As [`server`], of this version of IKE; version 1 with SHA-1, as its clients have it.
+///
+/// # Panics
+/// When it does not start.
+pub fn server_of_version(_: &Lab, node: &Node, addr: Ipv4Addr, version: u8) -> Charon {
     node.ip(&format!("addr add {INNER}/32 dev lo\n"));
     let charon = Charon::plain(node, "", "");
+    let hash = if version == 1 { "sha1" } else { "sha256" };
     charon.load(&format!(
-        "connections {{\n srv {{\n  version = 2\n  local_addrs = {addr}\n  proposals = aes128-sha256-modp2048\n  \
+        "connections {{\n srv {{\n  version = {version}\n  local_addrs = {addr}\n  proposals = aes128-{hash}-modp2048\n  \
          pools = p\n  local {{\n   auth = psk\n   id = server\n  }}\n  remote {{\n   auth = psk\n  }}\n  \
          children {{\n   net {{\n    local_ts = {INNER}/32\n    esp_proposals = aes128-sha256\n   }}\n  }}\n }}\n}}\n\
          pools {{\n p {{\n  addrs = {POOL}\n }}\n}}\nsecrets {{\n ike-a {{\n  secret = sekret\n }}\n}}\n"
