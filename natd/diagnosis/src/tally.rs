@@ -258,9 +258,7 @@ pub(crate) fn barred(
         let fits = (port == 0 || refusal.port == port)
             && refusal.last + slack >= since
             && refusal.first <= until + slack;
-        fits.then(|| {
-            (barred, refusal.evidence())
-        })
+        fits.then(|| (barred, refusal.evidence()))
     })
 }
 

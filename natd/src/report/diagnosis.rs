@@ -191,9 +191,8 @@ impl DiagnosisReport {
     pub fn narrow(&mut self, servers: &[IpAddr]) {
         let wanted = |server: &str| servers.iter().any(|wanted| wanted.to_string() == server);
         self.sessions.retain(|session| wanted(&session.server));
-        self.findings.retain(|finding| {
-            finding.is_about_names() || finding.server.as_deref().is_none_or(wanted)
-        });
+        self.findings
+            .retain(|finding| finding.is_about_names() || finding.server.as_deref().is_none_or(wanted));
         self.verdict = self.judge();
     }
 
