@@ -110,6 +110,11 @@ impl std::error::Error for CaptureError {
 }
 
 impl CaptureError {
+    /// Is it a capture, but nothing is in it?
+    pub fn is_without_packets(&self) -> bool {
+        matches!(self.reason, Reason::NoPackets)
+    }
+
     /// May the user not read it?
     pub fn is_permission(&self) -> bool {
         matches!(self.reason, Reason::Denied)

@@ -138,3 +138,21 @@ fn sessions_are_written_down() {
         serde_json::from_str(text.lines().next().unwrap_or_default()).expect("JSON");
     assert_eq!(line.get("device").and_then(|text| text.as_str()), Some("192.168.1.11"), "{line}");
 }
+
+/// Codes and first owners of what is wrong.
+fn problems(lab: &mut Lab) -> Vec<(String, String)> {
+    let report = diagnose(lab);
+    let findings = report.get("findings").and_then(serde_json::Value::as_array).cloned().unwrap_or_default();
+    let text =
+        |value: Option<&serde_json::Value>| value.and_then(|v| v.as_str()).unwrap_or_default().to_owned();
+    findings.iter().map(|f| (text(f.get("code")), text(f.pointer("/owner/0")))).collect()
+}
+
+#[test]
+fn what_natd_refuses_is_told_as_the_routers_own() {
+    let Some(mut lab) = household(Nat::Natd).start() else { return };
+    lab.d1.run(&["socat", "-u", "OPEN:/dev/null", &format!("TCP:{S1}:1723,connect-timeout=2")]);
+    let expected = [("PPTP-GRE-PASS-OFF".to_owned(), "router".to_owned())];
+    let told = clock::holds_within(WAIT, || problems(&mut lab) == expected);
+    assert!(told, "{:?}", problems(&mut lab));
+}

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use nat_core::time::Timestamp;
 
+use crate::finding::{Evidence, Mark};
 use crate::observation::Trace;
 
 /// What can be seen from where the packets were taken.
@@ -42,6 +43,15 @@ pub struct Refusal {
     pub first: Timestamp,
     /// The last time.
     pub last: Timestamp,
+}
+
+impl Refusal {
+    /// This as evidence. The packets have number 0: natd counts them, whether or not they were watched.
+    pub(crate) fn evidence(&self) -> Evidence {
+        let mark = |at| Mark { at, number: 0 };
+        let what = format!("natd refused it: {}", self.reason);
+        Evidence::packets(what, self.count, mark(self.first), mark(self.last))
+    }
 }
 
 /// Inbound packets on the WAN that did not reach the LAN and belong to no device that is known.

@@ -200,6 +200,11 @@ pub(crate) struct Moved {
 }
 
 impl Outside {
+    /// Did any packet leave on the WAN?
+    pub(crate) const fn is_known(&self) -> bool {
+        self.source.is_some()
+    }
+
     pub(crate) fn note(&mut self, mark: Mark, passage: Passage) {
         let Passage::Left { wan, port } = passage else { return };
         if let Some(before) = self.source.filter(|&before| before != (wan, port)) {
@@ -283,11 +288,7 @@ pub(crate) fn barred(
         let fits = (port == 0 || refusal.port == port)
             && refusal.last + slack >= since
             && refusal.first <= until + slack;
-        fits.then(|| {
-            let mut evidence = Evidence::fact(format!("natd refused it: {}", refusal.reason));
-            evidence.count = refusal.count;
-            (barred, evidence)
-        })
+        fits.then(|| (barred, refusal.evidence()))
     })
 }
 

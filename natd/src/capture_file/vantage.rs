@@ -60,8 +60,10 @@ impl<'a> Scout<'a> {
     pub(super) fn vantage(&self) -> Vantage {
         let (lan, wan) = match self.marked {
             [false, false] if self.with_lan.is_empty() && !self.with_wan.is_empty() => (false, true),
+            // natd's own recording has both, though one may have nothing in it: what the router refuses is on
+            // the LAN only.
+            [true, _] | [_, true] => (true, true),
             [false, false] => (true, !self.with_lan.is_disjoint(&self.with_wan)),
-            [lan, wan] => (lan, wan),
         };
         Vantage { lan, wan, router: false, dns: self.dns }
     }

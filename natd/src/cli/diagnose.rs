@@ -24,10 +24,7 @@ pub(super) fn diagnose(options: &DiagnoseOptions) -> ExitCode {
     if let Some(file) = &options.file {
         return with_output(|out| capture_file(options, file, out));
     }
-    let question = match Question::new(options) {
-        Ok(question) => question,
-        Err(failure) => return failure.report(),
-    };
+    let question = Question::new(options);
     if options.watch {
         return live(&mut Watched { question, text: String::new() });
     }
@@ -62,9 +59,9 @@ struct Question<'a> {
 }
 
 impl<'a> Question<'a> {
-    fn new(options: &'a DiagnoseOptions) -> Result<Self, Failure> {
-        let servers = options.server.as_deref().map(addresses).transpose()?;
-        Ok(Self { socket: &options.socket, device: options.device, servers })
+    fn new(options: &'a DiagnoseOptions) -> Self {
+        let servers = options.server.as_deref().map(addresses);
+        Self { socket: &options.socket, device: options.device, servers }
     }
 
     fn ask(&self, patience: Duration) -> Result<DiagnosisReport, ClientError> {
@@ -82,18 +79,27 @@ impl<'a> Question<'a> {
     }
 }
 
-/// The addresses of a server that was named.
-fn addresses(server: &str) -> Result<Vec<IpAddr>, Failure> {
+/// The addresses of a server that was named. None is known of a name that cannot be found, which may be what is
+/// wrong: then what is said about names is left to show.
+fn addresses(server: &str) -> Vec<IpAddr> {
     if let Ok(address) = server.parse() {
-        return Ok(vec![address]);
+        return vec![address];
     }
-    let found = (server, 0).to_socket_addrs();
-    let found = found.map(|found| {
-        let mut addresses: Vec<IpAddr> = found.map(|address| address.ip()).collect();
-        addresses.dedup();
-        addresses
-    });
-    found.map_err(|error| Failure::Problem(format!("cannot find the address of {server}: {error}")))
+    match (server, 0).to_socket_addrs() {
+        Ok(found) => {
+            let mut addresses: Vec<IpAddr> = found.map(|address| address.ip()).collect();
+            addresses.dedup();
+            addresses
+        }
+        Err(error) => {
+            let text = format!(
+                "cannot find the address of {server}: {error}. A device that cannot either does not reach it; give \
+                 the address instead of the name, or leave --server away, to see more"
+            );
+            complain(&text, ExitCode::Problem);
+            Vec::new()
+        }
+    }
 }
 
 /// `natd diagnose --watch`.
@@ -125,7 +131,7 @@ impl Live for Watched<'_> {
 const PAIRS: usize = 4096;
 
 fn capture_file(options: &DiagnoseOptions, file: &Path, out: &mut dyn Write) -> Result<ExitCode, Failure> {
-    let servers = options.server.as_deref().map(addresses).transpose()?;
+    let servers = options.server.as_deref().map(addresses);
     let settings = Settings {
         lan: options.lan.clone(),
         pairs: PAIRS,
@@ -138,10 +144,14 @@ fn capture_file(options: &DiagnoseOptions, file: &Path, out: &mut dyn Write) -> 
         let mut bar = Bar::default();
         crate::capture_file::read(file, settings, &mut |progress| bar.show(progress))
     };
-    let read = read.map_err(|error| {
-        let text = error.to_string();
-        if error.is_permission() { Failure::Permission(text) } else { Failure::Problem(text) }
-    })?;
+    let read = match read {
+        Ok(read) => read,
+        Err(error) if error.is_without_packets() => {
+            return Ok(complain(&error.to_string(), ExitCode::NothingSeen));
+        }
+        Err(error) if error.is_permission() => return Err(Failure::Permission(error.to_string())),
+        Err(error) => return Err(Failure::Problem(error.to_string())),
+    };
     if let Some(remark) = &read.remark {
         complain(remark, ExitCode::Problem);
     }

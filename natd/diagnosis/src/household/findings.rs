@@ -46,7 +46,11 @@ impl Household {
         line::findings(&context, &mut all);
         let asked =
             |wanted: Option<IpAddr>, has: Option<IpAddr>| wanted.is_none() || has.is_none() || wanted == has;
-        all.list.retain(|finding| asked(device, finding.device) && asked(server, finding.server));
+        // What is about a name has its resolver there, and nobody knows the server's address.
+        let nameless = |code| matches!(code, Code::DnsFail | Code::DnsLies);
+        all.list.retain(|finding| {
+            asked(device, finding.device) && (asked(server, finding.server) || nameless(finding.code))
+        });
         let mut list = prune(all.list);
         list.sort_by_key(|finding| {
             let is_note = finding.code.group() == Group::Note;

@@ -51,8 +51,7 @@ impl Tracker {
                 if about_ipsec && !answered {
                     let sure = refusal.device.is_some() || code == Code::EspPassOff;
                     let confidence = if sure { Confidence::High } else { Confidence::Medium };
-                    let what = format!("natd refused {} packets: {}", refusal.count, refusal.reason);
-                    tell(code, confidence, Evidence::fact(what));
+                    tell(code, confidence, refusal.evidence());
                 }
             }
         }

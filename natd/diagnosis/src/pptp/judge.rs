@@ -147,10 +147,32 @@ impl Case<'_, '_> {
         false
     }
 
+    /// Did something answer before the SYN was out? Then it is the router itself.
+    fn is_from_home(&self) -> bool {
+        let vantage = self.context.vantage;
+        vantage.lan && vantage.wan && !self.connection.outside.is_known()
+    }
+
+    /// natd, as far as a capture can tell; live natd gives its own account of what it refused, a little later.
+    fn refused_at_home(&mut self, reset: Mark) {
+        const ACCOUNT: Duration = Duration::from_secs(2);
+        let code = match self.context.vantage.router {
+            false => Code::PptpGrePassOff,
+            true if self.context.now.since(reset.at) < ACCOUNT => return,
+            true => Code::LocalFirewall,
+        };
+        let what = "reset in answer to a SYN that had not left on the WAN";
+        self.add(code, Confidence::Medium, vec![Evidence::packet(what, reset)]);
+    }
+
     /// No SYN-ACK.
     fn unconnected(&mut self) {
         let connection = self.connection;
         if let Some(reset) = connection.reset.inbound {
+            if self.is_from_home() {
+                self.refused_at_home(reset.mark);
+                return;
+            }
             let code = if self.rival() { Code::PptpOnePerIp } else { Code::PptpRefused };
             let sure = if code == Code::PptpRefused { Confidence::High } else { Confidence::Medium };
             self.add(code, sure, vec![Evidence::packet("reset in answer to the SYN", reset.mark)]);

@@ -209,6 +209,25 @@ fn narrowing_down_to_servers_keeps_what_is_about_all() {
 }
 
 #[test]
+fn a_name_that_was_not_found_is_told_whichever_server_is_meant() {
+    let unknown = FindingRow {
+        server: Some("192.168.1.1".into()),
+        vpn: None,
+        evidence: vec![
+            evidence("vpn.example.com does not exist (NXDOMAIN)", 1, packet(0, 4), packet(0, 4)),
+            evidence("natd refused it: pptp-off", 3, packet(0, 0), packet(1, 0)),
+        ],
+        ..finding("DNS-FAIL", "line")
+    };
+    let mut report = DiagnosisReport { time_ms: NOON, findings: vec![unknown], ..DiagnosisReport::default() };
+    report.narrow(&[]);
+    assert_eq!((report.findings.len(), report.verdict), (1, Verdict::Problem));
+    let shown = shown(&report);
+    assert!(shown.starts_with("192.168.1.11, asking 192.168.1.1: "), "{shown}");
+    assert!(shown.contains("13:00:00 to 13:00:01  natd refused it: pptp-off  [3 packets]\n"), "{shown}");
+}
+
+#[test]
 fn rows_tell_the_vocabulary_in_its_names_and_in_unix_time() {
     let clock = Clock { now: Timestamp::from_secs(30), unix: NOON * 1000 };
     let mark = |secs, number| Mark { at: Timestamp::from_secs(secs), number };

@@ -171,6 +171,9 @@ fn shown(evidence: &EvidenceRow) -> String {
     let (Some(first), Some(last)) = (evidence.first, evidence.last) else { return text };
     // Writing to a String does not fail, here and below.
     let _ = match (evidence.count, first.packet, last.packet) {
+        // Counted by natd itself, not watched.
+        (0 | 1, 0, _) => Ok(()),
+        (n, 0, _) => write!(text, "  [{} packets]", count(n)),
         (0 | 1, number, _) => write!(text, "  [packet {number}]"),
         (n, first, last) => write!(text, "  [{} packets, {first} to {last}]", count(n)),
     };

@@ -46,6 +46,21 @@ fn a_syn_without_any_answer_is_told_after_three() {
     assert_eq!(dialogue.session(LATE), (Phase::Closed, "no answer"));
 }
 
+/// A recording has what natd refuses on the LAN only.
+#[test]
+fn a_reset_in_answer_to_a_syn_that_did_not_leave_is_the_router_s() {
+    let mut dialogue = Dialogue { out: false, ..Dialogue::default() };
+    dialogue.tcp(0, Outbound, SYN, &[]);
+    dialogue.tcp(1, Inbound, RST | ACK, &[]);
+    assert_eq!(dialogue.codes(1), [(Code::PptpGrePassOff, Confidence::Medium)]);
+    // natd would say if it had refused it: the firewall has.
+    dialogue.scene.vantage.router = true;
+    assert_eq!(dialogue.codes(100), []);
+    assert_eq!(dialogue.codes(3000), [(Code::LocalFirewall, Confidence::Medium)]);
+    dialogue.scene.vantage.wan = false;
+    assert_eq!(dialogue.codes(3000), [(Code::PptpRefused, HIGH)]);
+}
+
 #[test]
 fn a_reset_in_answer_to_the_syn_is_the_server_s() {
     let mut dialogue = Dialogue::default();

@@ -37,6 +37,8 @@ struct Dialogue {
     scene: Scene,
     peers: Peers,
     port: u16,
+    /// Does the router let the SYN out?
+    out: bool,
     /// The next sequence number of each side.
     next: [u32; 2],
     ttl: u8,
@@ -50,6 +52,7 @@ impl Default for Dialogue {
             scene: Scene::default(),
             peers: Peers::default(),
             port: 40_000,
+            out: true,
             next: [1000, 5000],
             ttl: 57,
             sequence: 0,
@@ -64,6 +67,10 @@ impl Dialogue {
         let mut seen = self.peers.packet(millis, direction, 6, &bytes);
         seen.ttl = if direction == Inbound { self.ttl } else { 64 };
         self.tracker.observe(&seen);
+        if flags == SYN && self.out {
+            let wan = [203, 0, 113, 1].into();
+            self.tracker.passage(&seen.trace(), Passage::Left { wan, port: self.port });
+        }
     }
 
     fn tcp(&mut self, millis: u64, direction: Direction, flags: u8, payload: &[u8]) {
