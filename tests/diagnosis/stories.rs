@@ -102,7 +102,7 @@ const STORIES: [Story; 22] = [
         web(line, 8);
         ike.data(line, 5, 5);
     }),
-    ("IKEv2 with a new IKE SA", 2, |line| {
+    ("IKEv2 with a new IKE SA", 1, |line| {
         let mut ike = ike(line, Login::V2Psk, true);
         ike.data(line, 5, 5);
         ike.keepalives(line, 90);

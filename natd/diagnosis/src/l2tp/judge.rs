@@ -43,7 +43,12 @@ impl Case<'_, '_> {
             return;
         }
         match tunnel.stop.inbound {
-            Some((mark, result)) if tunnel.connected.is_none() && tunnel.stop.outbound.is_none() => {
+            // What ends a tunnel whose beginning was not seen refuses nothing.
+            Some((mark, result))
+                if tunnel.request.is_some()
+                    && tunnel.connected.is_none()
+                    && tunnel.stop.outbound.is_none() =>
+            {
                 self.refused(Evidence::packet(refusal_words(result), mark), result);
             }
             Some(_) => {}
