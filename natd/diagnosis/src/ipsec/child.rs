@@ -190,7 +190,7 @@ impl Children {
         // Of a pair of SAs whose first packets were not seen, the silent one may well be in use.
         let sampled = match newest(of != 0) {
             Some(theirs) => theirs.is_sampled(),
-            None => newest(of == 0).is_some_and(|mine| mine.first_seq >= ALL_SEEN),
+            None => newest(of == 0).is_some_and(|mine| mine.first_seq > 4),
         };
         let expected = alone.packets.saturating_mul(theirs) / mine.saturating_sub(alone.packets).max(1);
         (!live || !sampled || expected >= 4 * u64::from(ALL_SEEN)).then_some(alone)
