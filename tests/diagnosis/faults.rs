@@ -1,12 +1,9 @@
 //! What goes wrong has the same name from wherever it is seen.
 
-use std::net::IpAddr;
-
 use diagnosis::Household;
-use nat_core::time::Timestamp;
 
 use crate::ipsec::{Ike, Login};
-use crate::net::{Fate, Fault, Flight, Line, Place, Sight};
+use crate::net::{Fate, Fault, Line, Sight};
 use crate::others::{L2tp, OpenVpn, Pptp, Tcp, WireGuard};
 use crate::stories::{judge, seeds};
 use crate::view::{View, watch};

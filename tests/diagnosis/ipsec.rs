@@ -161,7 +161,7 @@ impl Ike {
         }
         std::mem::swap(self, &mut with);
         let (near, far) = self.ends(line);
-        let mut keys = |line: &mut Line, remote, local| {
+        let keys = |line: &mut Line, remote, local| {
             let exchange = [(4, line.dice.bytes(256)), (10, line.dice.bytes(32))];
             [&exchange[..], &self.nat_d(remote, local)].concat()
         };

@@ -76,8 +76,6 @@ pub(crate) struct Flight<'a> {
     pub(crate) message: &'a Message,
     /// One of several pieces.
     pub(crate) fragment: bool,
-    /// The device's number.
-    pub(crate) device: u8,
 }
 
 impl Flight<'_> {
@@ -219,7 +217,7 @@ impl Line {
         let outer = transport(message, outbound, outer);
         let v6 = self.device.is_ipv6();
         let fragment = inner.len() + if v6 { 40 } else { 20 } > MTU;
-        let flight = Flight { at: self.now, outbound, message, fragment, device: self.number };
+        let flight = Flight { at: self.now, outbound, message, fragment };
         if fate == Fate::Arrives {
             fate = (self.fault)(&flight);
         }

@@ -318,6 +318,12 @@ impl Household {
     fn crossed(&mut self, before: &Seen, seen: &Observation<'_>) {
         let known = before.device == seen.device && !before.withheld;
         match seen.direction {
+            // Of two sights of one moment the inner one may be heard of first, too.
+            Direction::Inbound if !before.withheld && self.is_beyond(seen) => {
+                let (wan, port) = (seen.device, seen.device_port);
+                self.learn(&before.trace, before.device, before.server, wan, port);
+                self.passage(before.device, before.server, &before.trace, Passage::Delivered);
+            }
             Direction::Inbound => {
                 // Beyond the NAT it was for the router's address, inside it is for the device.
                 if !known {

@@ -425,7 +425,9 @@ impl Talk {
         let reason = self.closed.or_else(|| match () {
             () if again && self.flow.heard.is_some() => Some("begun again"),
             () if self.flow.heard.is_none() => (silent >= HAND_WINDOW).then_some("no answer"),
-            () if !self.agreed(silent) => (silent >= HAND_WINDOW).then_some("TLS came to no end"),
+            () if !self.agreed(silent) && self.resets.is_some() => {
+                (silent >= HAND_WINDOW).then_some("TLS came to no end")
+            }
             () if silent >= OVER => {
                 Some(if self.flow.unanswered.is_some() { "answered no more" } else { "ended" })
             }

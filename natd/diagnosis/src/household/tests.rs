@@ -111,6 +111,20 @@ fn the_outer_sight_may_be_heard_of_first() {
 }
 
 #[test]
+fn of_what_comes_in_the_inner_sight_may_be_heard_of_first() {
+    let mut household = live();
+    lan(&mut household, 10, Outbound, &udp((DEVICE, 500), (SERVER, 500), 64, &ike(1)));
+    wan(&mut household, 11, Outbound, &udp((WAN, 1024), (SERVER, 500), 63, &ike(1)));
+    let reply = [&ike(1)[..8], &[9; 8], &ike(1)[16..]].concat();
+    lan(&mut household, 41, Inbound, &udp((SERVER, 500), (DEVICE, 500), 49, &reply));
+    wan(&mut household, 40, Inbound, &udp((SERVER, 500), (WAN, 1024), 50, &reply));
+    household.pass_time(at(5000));
+    let crossing = only(&household).crossings[0];
+    assert_eq!((crossing.left, crossing.delivered, crossing.undelivered), (1, 1, 0));
+    assert!(household.router.strays.is_empty());
+}
+
+#[test]
 fn what_stays_in_the_router_is_swallowed_or_undelivered() {
     let mut household = live();
     for round in 0..4 {

@@ -206,7 +206,12 @@ impl Children {
         let volume = |outbound| self.of(outbound).map(Child::volume).sum::<u64>();
         let (mine, theirs) =
             if of == 0 { (volume(true), volume(false)) } else { (volume(false), volume(true)) };
-        let sampled = self.of(of != 0).max_by_key(|child| child.last).is_some_and(Child::is_sampled);
+        let newest = |outbound| self.of(outbound).max_by_key(|child| child.last);
+        // Of a pair of SAs whose first packets were not seen, the silent one may well be in use.
+        let sampled = match newest(of != 0) {
+            Some(theirs) => theirs.is_sampled(),
+            None => newest(of == 0).is_some_and(|mine| mine.first_seq > 4),
+        };
         let expected = alone.packets.saturating_mul(theirs) / mine.saturating_sub(alone.packets).max(1);
         (!live || !sampled || expected >= 4 * u64::from(ALL_SEEN)).then_some(alone)
     }

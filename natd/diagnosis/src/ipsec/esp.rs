@@ -126,6 +126,9 @@ impl Tracker {
             return;
         }
         let (packets, patience) = IN_VAIN;
+        if self.children.silence(0, context.vantage.router).is_none() {
+            return;
+        }
         if answered || alone.packets < packets || lasted < patience {
             return;
         }

@@ -262,6 +262,11 @@ fn a_tunnel_that_either_side_closes_in_order_is_nothing() {
         dialogue.control(50_000, by, tunnel, 4, &[avp(9, &[0, 1]), avp(1, &[0, 1])]);
         assert_eq!(dialogue.codes(LATE), []);
         assert_eq!(dialogue.session(LATE).1, Phase::Closed);
+        // Its beginning was not seen.
+        let mut dialogue = Dialogue::default();
+        dialogue.data(40_000, Outbound, 7);
+        dialogue.control(50_000, by, tunnel, 4, &[avp(9, &[0, 1]), avp(1, &[0, 1])]);
+        assert_eq!(dialogue.codes(LATE), []);
     }
 }
 

@@ -70,6 +70,16 @@ fn packets_on_tcp_that_are_cut_off_are_packets() {
 }
 
 #[test]
+fn a_session_that_runs_already_is_not_over_for_want_of_tls() {
+    let mut story = Story::default();
+    for second in [0, 200, 400] {
+        story.data(second * 1_000, Outbound, 40);
+        story.data(second * 1_000 + 90_000, Inbound, 1);
+        assert_ne!(story.phases(second * 1_000 + 199_000)[0].0, Phase::Closed);
+    }
+}
+
+#[test]
 fn udp_without_an_answer_and_tcp_with_one_is_udp_blocked() {
     let mut story = Story::default();
     story.resets(&[0, 2_000, 6_000, 14_000]);

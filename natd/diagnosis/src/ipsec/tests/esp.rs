@@ -44,6 +44,17 @@ fn volumes_come_from_sequence_numbers() {
 }
 
 #[test]
+fn of_what_runs_already_too_little_is_shown_live() {
+    for way in [Outbound, Inbound] {
+        let mut line = Line::new();
+        for round in 20..26 {
+            line.esp(u64::from(round) * 10_000, way, 0xd1, round * 64, 140);
+            assert_eq!(line.codes(u64::from(round) * 10_000 + 5_000), []);
+        }
+    }
+}
+
+#[test]
 fn lines_that_share_an_address_carry_no_esp() {
     let mut line = agreed();
     send(&mut line, 20);
