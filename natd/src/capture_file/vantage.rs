@@ -1,9 +1,10 @@
 //! What can be seen in a capture, told from its first packets.
 
-use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use diagnosis::{Fragment, Packet, Point, Vantage};
+
+use crate::order;
 
 /// Looks at packets only to learn where they were captured.
 ///
@@ -13,10 +14,10 @@ use diagnosis::{Fragment, Packet, Point, Vantage};
 pub(super) struct Scout<'a> {
     lan: &'a [(IpAddr, u8)],
     marked: [bool; 2],
-    /// Hosts that speak with the LAN.
-    with_lan: BTreeSet<IpAddr>,
-    /// Hosts that speak with hosts elsewhere.
-    with_wan: BTreeSet<IpAddr>,
+    /// Hosts that speak with the LAN, sorted.
+    with_lan: Vec<IpAddr>,
+    /// Hosts that speak with hosts elsewhere, sorted.
+    with_wan: Vec<IpAddr>,
     dns: bool,
 }
 
@@ -25,7 +26,7 @@ const HOSTS: usize = 4096;
 
 impl<'a> Scout<'a> {
     pub(super) fn new(lan: &'a [(IpAddr, u8)]) -> Self {
-        Self { lan, marked: [false; 2], with_lan: BTreeSet::new(), with_wan: BTreeSet::new(), dns: false }
+        Self { lan, marked: [false; 2], with_lan: Vec::new(), with_wan: Vec::new(), dns: false }
     }
 
     /// What is assumed of packets that can be read only once.
@@ -52,15 +53,19 @@ impl<'a> Scout<'a> {
             (Some(false), Some(false)) => &[src, dst],
         };
         let set = if hosts.len() == 1 { &mut self.with_lan } else { &mut self.with_wan };
-        if set.len() < HOSTS {
-            set.extend(hosts);
+        for &host in hosts {
+            if set.len() < HOSTS {
+                order::insert(set, host);
+            }
         }
     }
 
     pub(super) fn vantage(&self) -> Vantage {
         let (lan, wan) = match self.marked {
             [false, false] if self.with_lan.is_empty() && !self.with_wan.is_empty() => (false, true),
-            [false, false] => (true, !self.with_lan.is_disjoint(&self.with_wan)),
+            [false, false] => {
+                (true, self.with_lan.iter().any(|host| self.with_wan.binary_search(host).is_ok()))
+            }
             [lan, wan] => (lan, wan),
         };
         Vantage { lan, wan, router: false, dns: self.dns }

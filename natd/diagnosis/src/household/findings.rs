@@ -47,21 +47,28 @@ impl Household {
         let asked =
             |wanted: Option<IpAddr>, has: Option<IpAddr>| wanted.is_none() || has.is_none() || wanted == has;
         all.list.retain(|finding| asked(device, finding.device) && asked(server, finding.server));
-        let mut list = prune(all.list);
-        list.sort_by_key(|finding| {
-            let is_note = finding.code.group() == Group::Note;
-            let is_vague = finding.confidence == Confidence::Low;
-            (
-                finding.overcome,
-                is_note,
-                is_vague,
-                finding.code.group(),
-                Reverse(finding.confidence),
-                Reverse(finding.since),
-            )
-        });
+        let mut list = Vec::new();
+        // Few enough to insert each; the standard library's sort is a lot of code.
+        for finding in prune(all.list) {
+            let at = list.partition_point(|other| rank(other) <= rank(&finding));
+            list.insert(at, finding);
+        }
         list
     }
+}
+
+/// What comes first in a list.
+fn rank(finding: &Finding) -> (bool, bool, bool, Group, Reverse<Confidence>, Reverse<Timestamp>) {
+    let group = finding.code.group();
+    let is_vague = finding.confidence == Confidence::Low;
+    (
+        finding.overcome,
+        group == Group::Note,
+        is_vague,
+        group,
+        Reverse(finding.confidence),
+        Reverse(finding.since),
+    )
 }
 
 /// Did this session show that what was found is over?
