@@ -269,11 +269,10 @@ fn a_clock_that_is_set_back_ends_no_session_before_it_began() {
     for (number, millis) in [(1, 5000), (2, 4000), (3, 0)] {
         let bytes = udp(out, back, 64, &ike(u8::try_from(number).unwrap()));
         let packet = Packet::parse(&bytes).unwrap();
-        let at = crate::observation::at(millis);
-        household.packet(at, number, Point::Lan, Some(Direction::Outbound), &packet);
+        household.packet(at(millis), number, Point::Lan, Some(Outbound), &packet);
     }
     let now = household.now();
-    assert_eq!(now, crate::observation::at(5000));
+    assert_eq!(now, at(5000));
     let sessions = household.sessions(now);
     assert!(!sessions.is_empty());
     assert!(sessions.iter().all(|s| s.since == now && s.last_seen == now), "{sessions:?}");
