@@ -16,7 +16,8 @@ esac
 # Program or file, package that has it.
 NEEDED="ip:iproute2 nft:nftables iptables:iptables conntrack:conntrack ping:iputils-ping
 traceroute:traceroute socat:socat iperf3:iperf3 turnserver:coturn turnutils_natdiscovery:coturn
-setpriv:util-linux sha256sum:coreutils sysctl:procps cc:build-essential"
+setpriv:util-linux sha256sum:coreutils sysctl:procps cc:build-essential
+/usr/include/pcap/pcap.h:libpcap-dev"
 PLUGINS=/usr/lib/ipsec/plugins/libstrongswan
 if [ "$vpn" = yes ]; then
 	NEEDED="$NEEDED unshare:util-linux vpnc:vpnc pptpd:pptpd pptp:pptp-linux xl2tpd:xl2tpd

@@ -30,7 +30,8 @@ pub struct Read {
     pub link: LinkType,
     /// Time of the first frame, since the Unix epoch.
     pub first: Timestamp,
-    /// The latest time of any frame, since the Unix epoch.
+    /// The latest time of any frame, since the Unix epoch. Behind a place where the clock was set back, times go on
+    /// from there.
     pub last: Timestamp,
     /// Why the file was not read to its end, if so: a sentence.
     pub remark: Option<String>,

@@ -283,3 +283,33 @@ impl Pair {
         sessions
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use core::time::Duration;
+
+    use nat_core::flow::Direction;
+
+    use super::*;
+
+    #[test]
+    fn what_was_swallowed_runs_from_the_earlier_to_the_later_packet_in_whatever_order_it_is_told() {
+        let mut pair = Pair::new([192, 168, 1, 11].into(), [198, 51, 100, 10].into(), Timestamp::ZERO);
+        // A message sent again within a moment takes the place of the first, and is told of before the 18th.
+        for number in [33, 18] {
+            let at = Timestamp::ZERO + Duration::from_millis(120);
+            let trace = Trace {
+                mark: Mark { at, number },
+                direction: Direction::Outbound,
+                device_port: 0,
+                server_port: 0,
+                protocol: 50,
+                id: 7,
+                payload_len: 40,
+            };
+            pair.passage(&trace, Passage::Swallowed);
+        }
+        let span = pair.crossings[0].swallowed_at.map(|(first, last)| (first.number, last.number));
+        assert_eq!(span, Some((18, 33)));
+    }
+}

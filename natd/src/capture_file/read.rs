@@ -19,6 +19,9 @@ const SCOUTED: u64 = 20_000;
 /// How often the clock is asked whether progress is due, in packets.
 const STRIDE: u64 = 4096;
 const UPDATE: Duration = Duration::from_millis(100);
+/// Packets of several interfaces come in another order than that of their times. If they are further apart, the
+/// clock was set back, or files were joined: time goes on from there.
+const DISORDER: Duration = Duration::from_secs(5);
 
 pub(super) fn read(
     path: &Path,
@@ -56,9 +59,10 @@ pub(super) fn read(
         remark: None,
     };
     let mut due = clock::now() + UPDATE;
+    let mut ahead = Duration::ZERO;
     loop {
         match reader.next() {
-            Ok(Some(frame)) => take(&mut read, &frame),
+            Ok(Some(frame)) => take(&mut read, &mut ahead, &frame),
             Ok(None) if read.packets == 0 => return Err(Reason::NoPackets),
             Ok(None) => return Ok(read),
             Err(error) if read.packets == 0 => return Err(at_once(&error)),
@@ -74,16 +78,23 @@ pub(super) fn read(
     }
 }
 
-fn take(read: &mut Read, frame: &Frame<'_>) {
+/// `ahead` is by how much the clock was set back so far.
+fn take(read: &mut Read, ahead: &mut Duration, frame: &Frame<'_>) {
     read.packets += 1;
     if read.packets == 1 {
         read.first = frame.at;
     }
-    read.last = read.last.max(frame.at);
+    let mut at = frame.at + *ahead;
+    let behind = read.last.since(at);
+    if behind > DISORDER {
+        *ahead += behind;
+        at = read.last;
+    }
+    read.last = read.last.max(at);
     let Some((packet, origin)) = packet(read.link, frame) else { return };
     read.ip_packets += 1;
     let point = origin.point.unwrap_or(Point::Unknown);
-    read.household.packet(frame.at, read.packets, point, None, &packet);
+    read.household.packet(at, read.packets, point, None, &packet);
 }
 
 /// The IP packet in a frame.

@@ -88,6 +88,18 @@ fn times_after_2038_and_nonsense_are_taken() {
 }
 
 #[test]
+fn time_goes_on_where_the_clock_was_set_back() {
+    let folder = Folder::new();
+    let path = folder.0.join("back.pcap");
+    let frames = [9000, 9001, 8999, 1000, 1030, 1027].map(|at| (at, 0, 42, ethernet(LAN, SERVER)));
+    fs::write(&path, classic(MICROS, 1, &frames)).unwrap();
+    let read = read(&path, settings(), &mut |_| {}).unwrap();
+    // What is a little late counts for no jump.
+    assert_eq!((read.first, read.last), (Timestamp::from_secs(9000), Timestamp::from_secs(9031)));
+    assert_eq!(read.household.now(), read.last);
+}
+
+#[test]
 fn a_file_cut_off_in_the_middle_is_read_up_to_there() {
     let folder = Folder::new();
     let frame = (1, 0, 42, ethernet(LAN, SERVER));

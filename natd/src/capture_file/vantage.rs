@@ -1,9 +1,10 @@
 //! What can be seen in a capture, told from its first packets.
 
-use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use diagnosis::{Fragment, Packet, Point, Vantage};
+
+use crate::order;
 
 /// Looks at packets only to learn where they were captured.
 ///
@@ -13,10 +14,10 @@ use diagnosis::{Fragment, Packet, Point, Vantage};
 pub(super) struct Scout<'a> {
     lan: &'a [(IpAddr, u8)],
     marked: [bool; 2],
-    /// Hosts that speak with the LAN.
-    with_lan: BTreeSet<IpAddr>,
-    /// Hosts that speak with hosts elsewhere.
-    with_wan: BTreeSet<IpAddr>,
+    /// Hosts that speak with the LAN, sorted.
+    with_lan: Vec<IpAddr>,
+    /// Hosts that speak with hosts elsewhere, sorted.
+    with_wan: Vec<IpAddr>,
     dns: bool,
 }
 
@@ -25,7 +26,7 @@ const HOSTS: usize = 4096;
 
 impl<'a> Scout<'a> {
     pub(super) fn new(lan: &'a [(IpAddr, u8)]) -> Self {
-        Self { lan, marked: [false; 2], with_lan: BTreeSet::new(), with_wan: BTreeSet::new(), dns: false }
+        Self { lan, marked: [false; 2], with_lan: Vec::new(), with_wan: Vec::new(), dns: false }
     }
 
     /// What is assumed of packets that can be read only once.
@@ -52,8 +53,10 @@ impl<'a> Scout<'a> {
             (Some(false), Some(false)) => &[src, dst],
         };
         let set = if hosts.len() == 1 { &mut self.with_lan } else { &mut self.with_wan };
-        if set.len() < HOSTS {
-            set.extend(hosts);
+        for &host in hosts {
+            if set.len() < HOSTS {
+                order::insert(set, host);
+            }
         }
     }
 
@@ -63,7 +66,9 @@ impl<'a> Scout<'a> {
             // natd's own recording has both, though one may have nothing in it: what the router refuses is on
             // the LAN only.
             [true, _] | [_, true] => (true, true),
-            [false, false] => (true, !self.with_lan.is_disjoint(&self.with_wan)),
+            [false, false] => {
+                (true, self.with_lan.iter().any(|host| self.with_wan.binary_search(host).is_ok()))
+            }
         };
         Vantage { lan, wan, router: false, dns: self.dns }
     }

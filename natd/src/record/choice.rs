@@ -1,10 +1,13 @@
 //! The fine choice: which packets are a VPN's, and of the device and server that were asked for.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::IpAddr;
 
 use diagnosis::{Fragment, Packet, Point};
 use passthrough::sighting::recognise_payload;
+
+use crate::order;
 
 /// IKE, its other port, L2TP, OpenVPN, WireGuard.
 pub(super) const UDP_PORTS: [u16; 5] = [500, 4500, 1701, 1194, 51_820];
@@ -16,15 +19,12 @@ pub(super) struct Choice {
     device: Option<IpAddr>,
     server: Option<IpAddr>,
     /// With whom the device speaks: behind the NAT it cannot be told from the others but by that.
-    peers: Recent<IpAddr>,
-    /// Conversations that were a VPN's by what a packet said.
-    known: Recent<Conversation>,
+    peers: Recent,
+    /// Conversations that were a VPN's by what a packet said: protocol, and both ends with the lower first.
+    known: Recent,
     /// Datagrams whose first fragment was chosen.
-    begun: Recent<(IpAddr, IpAddr, u32, u8)>,
+    begun: Recent,
 }
-
-/// Protocol, and both ends with the lower first.
-type Conversation = (u8, (IpAddr, u16), (IpAddr, u16));
 
 impl Choice {
     pub(super) fn new(device: Option<IpAddr>, server: Option<IpAddr>) -> Self {
@@ -41,12 +41,12 @@ impl Choice {
             None => self.concerns(point, packet) && self.is_vpn(packet, true),
         };
         if wanted && packet.fragment == Fragment::First {
-            self.begun.add(datagram);
+            self.begun.add(&datagram);
         }
         if wanted && point == Point::Lan {
             for (one, other) in [(packet.src, packet.dst), (packet.dst, packet.src)] {
                 if Some(one) == self.device {
-                    self.peers.add(other);
+                    self.peers.add(&other);
                 }
             }
         }
@@ -86,7 +86,7 @@ impl Choice {
         }
         let seen = remember && recognise_payload(packet.protocol, packet.payload).is_some();
         if seen {
-            self.known.add(conversation);
+            self.known.add(&conversation);
         }
         seen
     }
@@ -100,36 +100,39 @@ pub(super) fn quote<'a>(packet: &Packet<'a>) -> Option<Packet<'a>> {
     }
 }
 
-/// The last ones of many.
-struct Recent<T> {
-    set: BTreeSet<T>,
-    order: VecDeque<T>,
+/// The last ones of many, by their hashes: should two be equal, a packet too much is recorded.
+#[derive(Default)]
+struct Recent {
+    sorted: Vec<u64>,
+    order: VecDeque<u64>,
 }
 
-impl<T> Default for Recent<T> {
-    fn default() -> Self {
-        Self { set: BTreeSet::new(), order: VecDeque::new() }
-    }
-}
-
-impl<T: Copy + Ord> Recent<T> {
+impl Recent {
     const MOST: usize = 1024;
 
-    fn has(&self, item: &T) -> bool {
-        self.set.contains(item)
+    fn has(&self, item: &impl Hash) -> bool {
+        self.sorted.binary_search(&hash(item)).is_ok()
     }
 
-    fn add(&mut self, item: T) {
-        if !self.set.insert(item) {
+    fn add(&mut self, item: &impl Hash) {
+        let hash = hash(item);
+        if !order::insert(&mut self.sorted, hash) {
             return;
         }
-        self.order.push_back(item);
+        self.order.push_back(hash);
         if self.order.len() > Self::MOST {
-            if let Some(oldest) = self.order.pop_front() {
-                self.set.remove(&oldest);
+            let oldest = self.order.pop_front().map(|oldest| self.sorted.binary_search(&oldest));
+            if let Some(Ok(at)) = oldest {
+                self.sorted.remove(at);
             }
         }
     }
+}
+
+fn hash(item: &impl Hash) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    item.hash(&mut hasher);
+    hasher.finish()
 }
 
 #[cfg(test)]
@@ -258,10 +261,10 @@ mod tests {
     fn what_is_remembered_is_bounded() {
         let mut recent = Recent::default();
         for number in 0..5000_u32 {
-            recent.add(number);
-            recent.add(number);
+            recent.add(&number);
+            recent.add(&number);
         }
-        assert_eq!((recent.set.len(), recent.order.len()), (1024, 1024));
+        assert_eq!((recent.sorted.len(), recent.order.len()), (1024, 1024));
         assert!(recent.has(&4999) && !recent.has(&0));
     }
 }

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use nat_core::time::Timestamp;
+use passthrough::sorted::SortedMap;
 use passthrough::view::{Phase, Vpn};
 
 use super::{Context, Household};
@@ -51,21 +52,28 @@ impl Household {
         all.list.retain(|finding| {
             asked(device, finding.device) && (asked(server, finding.server) || nameless(finding.code))
         });
-        let mut list = prune(all.list);
-        list.sort_by_key(|finding| {
-            let is_note = finding.code.group() == Group::Note;
-            let is_vague = finding.confidence == Confidence::Low;
-            (
-                finding.overcome,
-                is_note,
-                is_vague,
-                finding.code.group(),
-                Reverse(finding.confidence),
-                Reverse(finding.since),
-            )
-        });
-        list
+        // Each is put in its place by one move of pointers; the standard library's sort is a lot of code.
+        let mut list: Vec<Box<Finding>> = Vec::new();
+        for finding in prune(all.list) {
+            let at = list.partition_point(|other| rank(other) <= rank(&finding));
+            list.insert(at, Box::new(finding));
+        }
+        list.into_iter().map(|finding| *finding).collect()
     }
+}
+
+/// What comes first in a list.
+fn rank(finding: &Finding) -> (bool, bool, bool, Group, Reverse<Confidence>, Reverse<Timestamp>) {
+    let group = finding.code.group();
+    let is_vague = finding.confidence == Confidence::Low;
+    (
+        finding.overcome,
+        group == Group::Note,
+        is_vague,
+        group,
+        Reverse(finding.confidence),
+        Reverse(finding.since),
+    )
 }
 
 /// Did this session show that what was found is over?
@@ -94,21 +102,25 @@ pub(super) const fn family(vpn: Vpn) -> u8 {
 /// Takes out what another finding explains: where the router or somebody on the way said no, silence is no
 /// second problem.
 fn prune(list: Vec<Finding>) -> Vec<Finding> {
-    let explained = |finding: &Finding| {
+    // The strongest kind of cause that is found of each pair, each device, each server, and the line.
+    let mut causes: SortedMap<(Option<IpAddr>, Option<IpAddr>), Group> = SortedMap::new();
+    for finding in &list {
         let group = finding.code.group();
-        group != Group::Note
-            && list.iter().any(|other| {
-                let about = |a: Option<IpAddr>, b: Option<IpAddr>| a.is_none() || a == b;
-                other.code.group() <= Group::Refusal
-                    && other.code.group() < group
-                    && other.confidence >= Confidence::Medium
-                    && !other.overcome
-                    && about(other.device, finding.device)
-                    && about(other.server, finding.server)
-            })
+        if group <= Group::Refusal && finding.confidence >= Confidence::Medium && !finding.overcome {
+            let about = (finding.device, finding.server);
+            let known = causes.get(&about).copied().unwrap_or(group);
+            causes.insert(about, group.min(known));
+        }
+    }
+    let explained = |finding: &Finding| {
+        let (device, server) = (finding.device, finding.server);
+        let stronger = |about| causes.get(&about).is_some_and(|&group| group < finding.code.group());
+        finding.code.group() != Group::Note
+            && [(device, server), (device, None), (None, server), (None, None)].into_iter().any(stronger)
     };
-    let keep: Vec<bool> = list.iter().map(|finding| finding.overcome || !explained(finding)).collect();
-    list.into_iter().zip(keep).filter_map(|(finding, keep)| keep.then_some(finding)).collect()
+    let mut list = list;
+    list.retain(|finding| finding.overcome || !explained(finding));
+    list
 }
 
 /// Packets that came to the router and did not leave it, though natd refused nothing.

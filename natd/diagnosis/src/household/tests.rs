@@ -430,3 +430,21 @@ fn an_answer_in_fragments_that_arrives_is_healthy_in_any_order() {
         assert_eq!(household.findings(at(20_000), None, None), []);
     }
 }
+
+#[test]
+fn a_clock_that_is_set_back_ends_no_session_before_it_began() {
+    let mut household = live();
+    let (out, back) = ((DEVICE, 500), (SERVER, 500));
+    // Sessions began later than their last packets, and findings lay in the future.
+    for (number, millis) in [(1, 5000), (2, 4000), (3, 0)] {
+        let bytes = udp(out, back, 64, &ike(u8::try_from(number).unwrap()));
+        let packet = Packet::parse(&bytes).unwrap();
+        household.packet(at(millis), number, Point::Lan, Some(Outbound), &packet);
+    }
+    let now = household.now();
+    assert_eq!(now, at(5000));
+    let sessions = household.sessions(now);
+    assert!(!sessions.is_empty());
+    assert!(sessions.iter().all(|s| s.since == now && s.last_seen == now), "{sessions:?}");
+    assert!(household.pairs().all(|pair| pair.since <= pair.last_seen));
+}
