@@ -1,7 +1,7 @@
 //! Copies of packets, for the diagnosis: AF_PACKET sockets with a filter in the kernel.
 //!
 //! A tap is bound to one interface and gets what comes in and what goes out there, from the IP header on, if
-//! [`filter`] wants it. Nothing is held up or changed. When copies come faster than they are read, the kernel drops
+//! its filter wants it. Nothing is held up or changed. When copies come faster than they are read, the kernel drops
 //! copies, and counts them.
 
 mod bpf;

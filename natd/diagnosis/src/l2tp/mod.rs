@@ -7,7 +7,7 @@
 //! acknowledged, and ask with HELLO whether the other one is there when nothing was heard for a minute.
 //! Each names its own tunnel ID in AVP 9 of its first message; from then on headers have the receiver's.
 //!
-//! A [`Tunnel`] is what one SCCRQ began, or what runs between two ports whose SCCRQ was not seen. Nothing is seen of
+//! A `Tunnel` is what one SCCRQ began, or what runs between two ports whose SCCRQ was not seen. Nothing is seen of
 //! L2TP inside IPsec; a server that wants it there says so with result 4, or not at all.
 //!
 //! ```text

@@ -6,7 +6,7 @@
 //! PPP goes in GRE, whose header has the *receiver's* Call ID. All that is readable until MPPE encrypts PPP's
 //! payload: LCP, the login, and whether encryption could be agreed on.
 //!
-//! A [`Connection`](connection::Connection) is followed from its SYN on. Control messages are read out of the
+//! A `Connection` is followed from its SYN on. Control messages are read out of the
 //! segments as they come; what is missing is skipped. GRE belongs to the call that announced its Call ID; seen
 //! beyond a NAT that changes the IDs, or without the control connection, to the last call there is.
 //!
