@@ -141,7 +141,13 @@ fn l2tp() -> Vec<Case> {
         },
         Case {
             prepare: |setup, _| setup.l2tp_refusal = L2tpRefusal::Challenge,
-            ..fault("L2TP server knows another secret", &["L2TP-PLAIN-REFUSED"], &["server"], Program::L2tp)
+            // Which side has the wrong one, no packet shows.
+            ..fault(
+                "L2TP server knows another secret",
+                &["L2TP-PLAIN-REFUSED"],
+                &["user", "server"],
+                Program::L2tp,
+            )
         },
         Case {
             prepare: |setup, _| setup.l2tp_refusal = L2tpRefusal::Peer,

@@ -326,8 +326,8 @@ pub const fn words(code: Code) -> Words {
              the address.",
         ),
         Code::L2tpPlainRefused => other(
-            "The server refuses L2TP without encryption.",
-            "Choose L2TP/IPsec on the device, with the shared key or certificate.",
+            "The server refuses this L2TP tunnel: it wants encryption (IPsec), or another secret.",
+            "Choose L2TP/IPsec on the device, or check the tunnel's secret; what was seen says which.",
         ),
         Code::L2tpSourcePort => other(
             "The server answers only to source port 1701, and another device at home has that port.",
