@@ -86,6 +86,8 @@ struct Talk {
     control: Option<Attempts>,
     /// The last control packet outbound.
     controlled: Option<Mark>,
+    /// How many of them, up to a few.
+    said: u8,
     /// Did TLS of the server's come?
     served: bool,
     /// The first data packet outbound and inbound.
@@ -207,6 +209,7 @@ impl Talk {
             answered: None,
             control: None,
             controlled: None,
+            said: 0,
             served: false,
             data: [None; 2],
             payload: None,
@@ -278,6 +281,7 @@ impl Talk {
                 self.served |= !seen.is_outbound();
                 if seen.is_outbound() {
                     self.controlled = Some(seen.mark);
+                    self.said = self.said.saturating_add(1);
                     match &mut self.control {
                         Some(control) => control.again(seen.mark),
                         None => self.control = Some(Attempts::new(seen.mark)),
@@ -394,6 +398,7 @@ impl Talk {
         let sure = match silent.and_then(|control| control.unanswered(context.now)) {
             Some(_) if waited >= HAND_WINDOW || others.again => Confidence::High,
             Some(Confidence::High) => Confidence::Medium,
+            _ if self.waits(context.now) => Confidence::Medium,
             // It goes back and forth, and a minute is long.
             _ if last.at.since(answered.at) >= HAND_WINDOW / 2 && (waited >= HAND_WINDOW || others.again) => {
                 Confidence::Medium
@@ -403,6 +408,9 @@ impl Talk {
         let mut evidence = vec![Evidence::packet("the server answers the reset", answered)];
         if let Some(control) = silent {
             evidence.push(control.evidence("TLS packets, no answer"));
+        } else if self.waits(context.now) {
+            let what = "the server's TLS began, was acknowledged, and did not go on: what follows gets lost";
+            evidence.push(Evidence::packet(what, last));
         } else {
             evidence.push(Evidence::packet("TLS still goes on, no data yet", last));
         }
@@ -411,6 +419,15 @@ impl Talk {
         }
         let since = self.flow.first.at;
         findings.add(Code::OvpnTlsStall, sure, Some(Vpn::OpenVpn), self.attempt, since, evidence);
+    }
+
+    /// The server has begun its part of TLS, and nothing follows: what it sends again does not come either.
+    fn waits(&self, now: Timestamp) -> bool {
+        self.served
+            && self.said == 1
+            && self.control.is_none()
+            && self.closed.is_none()
+            && now.since(self.flow.last_seen()) >= CERTAIN
     }
 
     /// Small packets of the server's come, its TLS does not.

@@ -182,6 +182,23 @@ fn tls_that_goes_on_for_a_minute_without_the_servers_part_is_a_stall() {
 }
 
 #[test]
+fn a_server_whose_tls_breaks_off_is_a_stall() {
+    let mut story = Story::default();
+    story.resets(&[0]);
+    story.control(50, Inbound, SERVER_RESET, 26);
+    story.control(60, Outbound, CONTROL, 300);
+    story.control(80, Inbound, CONTROL, 875);
+    story.control(90, Outbound, 0x28, 26);
+    assert_eq!(story.codes(9_000), []);
+    assert_eq!(story.codes(11_000), [(Code::OvpnTlsStall, Confidence::Medium)]);
+    // The client had a part in it: then it is only quiet, and of data a part is shown.
+    story.control(11_500, Inbound, CONTROL, 1100);
+    story.control(11_600, Outbound, CONTROL, 1100);
+    story.control(11_700, Inbound, CONTROL, 200);
+    assert_eq!(story.codes(30_000), []);
+}
+
+#[test]
 fn a_certificate_that_the_server_dislikes_is_no_black_hole() {
     let mut story = Story::default();
     for round in 0..2 {
