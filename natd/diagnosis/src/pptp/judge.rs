@@ -19,6 +19,8 @@ use crate::tally::{Barred, barred, shared_line};
 /// A reset whose TTL differs by so much from the SYN-ACK's comes from elsewhere. Routes that change, or a capture
 /// on the other side of a router, make one or two.
 const TTL_APART: u8 = 3;
+/// So many connections with the same two TTLs are no chance.
+const EACH_TIME: usize = 3;
 /// Before that, GRE may still be on its way up at a slow server: LCP is repeated every three seconds.
 pub(super) const GRE_PATIENCE: Duration = Duration::from_secs(8);
 /// A call that is kept for longer without any GRE has it where the capture does not see it: devices give up
@@ -126,8 +128,18 @@ impl Case<'_, '_> {
         }
         // What the home router sends itself has not crossed any router yet.
         let local = reset.point == Point::Lan && matches!(reset.ttl, 64 | 128 | 255);
+        // Two routers fewer prove nothing once: ways change. The same two each time are another sender's place.
+        let each_time = || {
+            let same = |other: &&Connection| {
+                let (syn_ack, rst) = (other.syn_ack.map(|s| s.ttl), other.reset.inbound.map(|r| r.ttl));
+                (syn_ack, rst) == (connection.syn_ack.map(|s| s.ttl), Some(reset.ttl))
+            };
+            self.mine.connections.iter().filter(same).count() >= EACH_TIME
+        };
         let apart = |syn_ack: Signal| {
-            syn_ack.mark.at <= reset.mark.at && syn_ack.ttl.abs_diff(reset.ttl) >= TTL_APART
+            let routers = syn_ack.ttl.abs_diff(reset.ttl);
+            let other = routers >= TTL_APART || routers + 1 == TTL_APART && each_time();
+            syn_ack.mark.at <= reset.mark.at && other
         };
         let apart = connection.syn_ack.filter(|&syn_ack| apart(syn_ack));
         let mut evidence = Vec::new();

@@ -108,6 +108,27 @@ fn a_reset_with_another_ttl_than_the_syn_ack_is_injected() {
 }
 
 #[test]
+fn resets_two_routers_nearer_each_time_are_injected() {
+    for (ttl, times, injected) in [(59, 2, false), (59, 3, true), (58, 3, false)] {
+        let mut dialogue = Dialogue::default();
+        let usual = dialogue.ttl;
+        for round in 0..times {
+            let begin = round * 5000;
+            dialogue.port += 1;
+            dialogue.ttl = usual;
+            dialogue.tcp(begin, Outbound, SYN, &[]);
+            dialogue.tcp(begin + 10, Inbound, SYN_ACK, &[]);
+            dialogue.tcp(begin + 20, Outbound, ACK, &message(1, 0, 0, 0));
+            dialogue.ttl = ttl;
+            dialogue.tcp(begin + 30, Inbound, RST, &[]);
+        }
+        let found = dialogue.codes(times * 5000);
+        let all = found.iter().filter(|(code, _)| *code == Code::DpiRst).count();
+        assert_eq!(all, if injected { 3 } else { 0 }, "{ttl}, {times} times: {found:?}");
+    }
+}
+
+#[test]
 fn a_reset_of_the_home_router_s_own_is_not_injected() {
     let mut dialogue = Dialogue::default().connect();
     dialogue.ttl = 64;
