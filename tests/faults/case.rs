@@ -123,6 +123,13 @@ pub(crate) struct Verdict {
     pub(crate) seconds: u64,
 }
 
+impl Verdict {
+    /// Code and owner are right, and the lab worked.
+    pub(crate) const fn is_right(&self) -> bool {
+        self.trouble.is_none() && self.code_right && self.owner_right
+    }
+}
+
 /// One run under way.
 pub(crate) struct Run {
     pub(crate) net: Net,
@@ -188,7 +195,7 @@ impl Case {
         };
         let mut verdict = self.ask(&run);
         verdict.trouble = trouble;
-        if verdict.trouble.is_some() || !verdict.code_right || !verdict.owner_right {
+        if !verdict.is_right() {
             let folder = keep.join(format!(
                 "{}-{}-{number}",
                 self.name.replace(|letter: char| !letter.is_alphanumeric(), "-"),
