@@ -32,7 +32,8 @@ pub(crate) fn reassembled(packets: &[Vec<u8>]) -> Vec<Vec<u8>> {
             Some(head) if head.len() == 20 + offset => head.extend(&packet[20..end]),
             _ => continue,
         }
-        if !more && let Some(mut head) = begun.remove(&key) {
+        let done = if more { None } else { begun.remove(&key) };
+        if let Some(mut head) = done {
             let total = u16::try_from(head.len()).unwrap().to_be_bytes();
             head[2..4].copy_from_slice(&total);
             head[6..8].fill(0);

@@ -186,7 +186,7 @@ fn copied(bytes: &[u8], dice: &mut Dice) -> Option<usize> {
         return (packet.protocol == 17).then_some(64);
     }
     let word = |at: usize| payload.get(at..at + 4).map_or(0, |b| u32::from_be_bytes(b.try_into().unwrap()));
-    let numbered = |number: u32| (number < 64 || number.is_multiple_of(64)).then_some(HEAD);
+    let numbered = |number: u32| (number < 64 || number % 64 == 0).then_some(HEAD);
     let port = |at: usize| word(at & !3) >> if at & 2 == 0 { 16 } else { 0 } & 0xffff;
     match packet.protocol {
         6 => {
@@ -215,7 +215,7 @@ fn copied(bytes: &[u8], dice: &mut Dice) -> Option<usize> {
                 if body[0] & 0x80 != 0 { Some(bytes.len()) } else { dice.one_in(32).then_some(HEAD) }
             } else if body.first() == Some(&4) && body.get(1..4) == Some(&[0; 3]) {
                 let counter = u64::from_le_bytes(body[8..16].try_into().unwrap());
-                (counter < 64 || counter.is_multiple_of(64) || body.len() == 32).then_some(HEAD)
+                (counter < 64 || counter % 64 == 0 || body.len() == 32).then_some(HEAD)
             } else if body.first().is_some_and(|kind| matches!(kind, 1..=3))
                 && body.get(1..4) == Some(&[0; 3])
             {

@@ -229,8 +229,9 @@ impl Tunnel {
             return;
         }
         self.chronic(context, findings);
-        if let Some(ignored) = self.ignored.filter(|ignored| ignored.sends >= SENDS)
-            && let Some(sure) = ignored.unanswered(context.now)
+        let ignored = self.ignored.filter(|ignored| ignored.sends >= SENDS);
+        if let Some((ignored, sure)) =
+            ignored.and_then(|ignored| Some((ignored, ignored.unanswered(context.now)?)))
         {
             let evidence = vec![ignored.evidence("responses that the device does not use: it asks again")];
             findings.add(Code::WgLoop, sure, vpn, attempt, since, evidence);

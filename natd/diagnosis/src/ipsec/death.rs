@@ -111,9 +111,8 @@ impl Tracker {
             return self.wan_changed(at, sa, changed, asked, evidence, context, findings);
         }
         let said = self.said.iter().rev().find(|said| said.attempt == sa.attempt && said.last > heard);
-        if let Some(said) = said
-            && let Some((code, owner, most)) = blamed(context, said.report.from, said.report.kind)
-        {
+        let blame = said.and_then(|said| Some((said, blamed(context, said.report.from, said.report.kind)?)));
+        if let Some((said, (code, owner, most))) = blame {
             let what = format!("{} answered: {}", said.report.from, wording(said.report.kind));
             evidence.push(Evidence::packets(what, said.count, said.first, said.last));
             let code = if code == Code::Ike500IcmpPort { Code::ServerDown } else { code };
@@ -123,10 +122,11 @@ impl Tracker {
         let timeouts = context.router.timeouts;
         let limit = timeouts.map_or(line::PAUSE, |timeouts| Duration::from_secs(timeouts.udp));
         let moved = self.flows.iter().filter_map(|flow| flow.moved).find(|moved| moved.at > heard);
-        if let Some(moved) = moved
-            && let Some((before, after)) = moved.pause
-            && after.at.since(before.at) >= limit.min(Duration::from_secs(3600))
-        {
+        let paused = moved.filter(|moved| {
+            let long = limit.min(Duration::from_secs(3600));
+            moved.pause.is_some_and(|(before, after)| after.at.since(before.at) >= long)
+        });
+        if let Some(moved) = paused {
             let (_, old) = moved.before;
             let (_, new) = moved.after;
             evidence.push(Evidence::packet(

@@ -276,9 +276,7 @@ impl Tracker {
 /// Refusals in the clear.
 fn refused(sa: &Sa, context: &Scene<'_>, next: Option<&Sa>, findings: &mut Findings) -> bool {
     let [ours, theirs] = &sa.no_proposal;
-    if sa.rounds == 0
-        && let Some(refusal) = theirs.as_ref().or(ours.as_ref())
-    {
+    if let Some(refusal) = theirs.as_ref().or(ours.as_ref()).filter(|_| sa.rounds == 0) {
         let evidence = vec![refusal.evidence("no proposal chosen")];
         let finding = find(findings, Code::IkeNoProposal, Confidence::High, sa, evidence);
         if theirs.is_none() {
@@ -286,9 +284,7 @@ fn refused(sa: &Sa, context: &Scene<'_>, next: Option<&Sa>, findings: &mut Findi
         }
         return true;
     }
-    if sa.rounds == 0
-        && let Some(mark) = sa.version_refused.or(sa.other_version)
-    {
+    if let Some(mark) = sa.version_refused.or(sa.other_version).filter(|_| sa.rounds == 0) {
         let evidence = vec![Evidence::packet("answered that it does not speak this version of IKE", mark)];
         find(findings, Code::IkeVersion, Confidence::High, sa, evidence);
         return true;

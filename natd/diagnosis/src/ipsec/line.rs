@@ -158,9 +158,7 @@ impl Tracker {
             (None, Point::Lan | Point::Unknown) => return,
         };
         let destinations: Vec<Hash> = theirs.iter().filter(|hash| !hash.source).cloned().collect();
-        if mismatch(&destinations, &seen) == Some(true)
-            && let Some((wan, _)) = seen.first()
-        {
+        if let (Some(true), Some((wan, _))) = (mismatch(&destinations, &seen), seen.first()) {
             let code = if is_private(*wan) { Code::DoubleNat } else { Code::Cgnat };
             let what = format!("the server says that it did not see {wan}");
             let evidence = vec![Evidence::packet(what, sa.heard.unwrap_or(sa.first))];

@@ -218,9 +218,7 @@ impl Tracker {
                 sa.observe(header, message, marked, seen);
                 return;
             }
-            if !seen.is_outbound()
-                && let Some(sa) = self.sas.last_mut()
-            {
+            if let Some(sa) = self.sas.last_mut().filter(|_| !seen.is_outbound()) {
                 // Some refuse in the clear with SPIs of their own.
                 if header.is_encrypted() || header.is_response() {
                     push(&mut self.foreign, header.initiator);
@@ -257,11 +255,11 @@ impl Tracker {
             let ports = (seen.device_port, seen.server_port);
             self.flows.iter_mut().filter(|flow| flow.ports == ports).for_each(|flow| flow.pause = None);
         }
-        if seen.is_outbound()
-            && let Some(big) = &mut self.too_big
-            && seen.ip_len > big.mtu
-            && seen.at().since(big.mark.at) > Duration::from_secs(1)
-        {
+        let too_big = self.too_big.as_mut().filter(|big| {
+            let later = seen.at().since(big.mark.at) > Duration::from_secs(1);
+            seen.is_outbound() && seen.ip_len > big.mtu && later
+        });
+        if let Some(big) = too_big {
             note(&mut big.after, seen.mark);
         }
         // Until a new IKE SA has agreed on something, ESP is of the one before it.
