@@ -58,6 +58,7 @@ use nat_core::session::SessionView;
 use nat_core::time::Timestamp;
 
 use self::carry::Answer;
+use self::complaints::Complaints;
 use self::ipsec::{IKE, Inbound, Ipsec, NAT_T};
 pub use self::ipsec::{KnownIkeSa, KnownPair, Memory, Undecided};
 use self::keyed::Keyed;
@@ -80,9 +81,6 @@ const L2TP_IP: u8 = 115;
 /// Packets that wait for their owner, of one remote host and of all.
 const MAX_HELD_PER_REMOTE: usize = 16;
 const MAX_HELD: usize = 64;
-/// A refusal is logged again after this long.
-const COMPLAIN_EVERY: Duration = Duration::from_secs(600);
-const MAX_COMPLAINTS: usize = 256;
 /// Remote hosts to which the router itself speaks a VPN protocol, and how long that is remembered.
 const MAX_ROUTER_TALKS: usize = 1024;
 const ROUTER_MEMORY: Duration = Duration::from_secs(600);
@@ -139,7 +137,7 @@ pub struct Passthrough {
     router: SortedMap<(Ipv4Addr, u8), Timestamp>,
     /// Packets that wait, by the remote host.
     held: SortedMap<(Ipv4Addr, HoldId), Held>,
-    complaints: SortedMap<(Ipv4Addr, Ipv4Addr, DropReason), Timestamp>,
+    complaints: Complaints,
     refusals: Refusals,
 }
 
@@ -154,7 +152,7 @@ impl Passthrough {
             keyed: Keyed::default(),
             router: SortedMap::new(),
             held: SortedMap::new(),
-            complaints: SortedMap::new(),
+            complaints: Complaints::default(),
             refusals: Refusals::default(),
         };
         this.set_settings(settings);
@@ -545,6 +543,7 @@ impl Passthrough {
             self.pptp.next_tick(),
             self.l2tp.poll_timeout(),
             self.keyed.poll_timeout(),
+            self.complaints.poll_timeout(),
         ];
         vpns.into_iter().chain([held]).flatten().min()
     }
@@ -569,6 +568,7 @@ impl Passthrough {
         self.pptp.tick(now, nat);
         self.l2tp.handle_timeout(now);
         self.keyed.handle_timeout(now);
+        self.complaints.handle_timeout(now);
     }
 
     /// Every VPN session: those that need help, and those that the NAT alone carries.

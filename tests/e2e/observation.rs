@@ -1,5 +1,10 @@
 //! What natd watches reaches `natd diagnose`, whichever traffic it translates.
 
+mod ikev2;
+mod ipv6;
+mod session_log;
+mod wan;
+
 use std::time::Duration;
 
 use testkit::address::{D1, S1, WAN, at};
@@ -122,21 +127,12 @@ fn switched_off_it_says_so() {
 }
 
 #[test]
-fn sessions_are_written_down() {
-    let file = std::env::temp_dir().join(format!("natd-e2e-sessions-{}", std::process::id()));
-    let section = format!("[sessions]\nlog = \"{}\"\n", file.display());
-    let Some(lab) = household(Nat::Natd).natd_section(&section).start() else { return };
-    let (device, server) = (lab.d1.udp(at(D1, 500)), lab.s1.udp(at(S1, 500)));
-    device.send_to(&ike(0x1111, 0), at(S1, 500)).expect("it is sent");
-    socket::receive(&server).expect("the server gets it");
-    let written = || std::fs::read_to_string(&file).is_ok_and(|text| text.contains("\"event\":\"start\""));
-    let came = clock::holds_within(WAIT, written);
-    let text = std::fs::read_to_string(&file).unwrap_or_default();
-    std::fs::remove_file(&file).expect("natd has made it");
-    assert!(came, "{text:?}");
-    let line: serde_json::Value =
-        serde_json::from_str(text.lines().next().unwrap_or_default()).expect("JSON");
-    assert_eq!(line.get("device").and_then(|text| text.as_str()), Some("192.168.1.11"), "{line}");
+fn a_device_without_a_vpn_is_named() {
+    let Some(mut lab) = household(Nat::Natd).start() else { return };
+    let outcome = lab.natd().command(&["diagnose", "--device", "192.168.1.50"]);
+    let expected = "No VPN of 192.168.1.50 was seen in 0 packets. Let the device connect, and look again.\n";
+    assert!(outcome.code.is_some_and(|code| code != 0), "{outcome}");
+    assert!(outcome.stdout.starts_with(expected), "{outcome}");
 }
 
 /// Codes and first owners of what is wrong.

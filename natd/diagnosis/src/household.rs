@@ -276,6 +276,12 @@ impl Household {
         }
     }
 
+    /// Nothing more will come: what sessions did lately is told of now, not at the next round.
+    pub fn finish(&mut self, now: Timestamp) {
+        self.next_round = now;
+        self.pass_time(now);
+    }
+
     /// Every session at `now`.
     pub fn sessions(&self, now: Timestamp) -> Vec<Session> {
         self.pairs().flat_map(|pair| pair.sessions(now)).collect()

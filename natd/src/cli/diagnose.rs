@@ -72,6 +72,7 @@ impl<'a> Question<'a> {
         let request = Request::Diagnose { device: self.device, server };
         let line = control::request(self.socket, &request, patience)?.only_line()?;
         let mut report: DiagnosisReport = control::parse(&line)?;
+        report.asked_of = self.device;
         if let Some(servers) = &self.servers {
             report.narrow(servers);
         }

@@ -244,6 +244,8 @@ impl Watch {
             }
             let ready = wait(&fds, Some(next.since(now)))?;
             if ready.first() == Some(&true) {
+                self.read(&mut store, &mut buffer);
+                self.finish(clock::now());
                 return Ok(());
             }
             if ready.contains(&true) {
@@ -314,12 +316,7 @@ impl Watch {
             household.router.exhausted = Some((exhausted, now));
         }
         household.pass_time(now);
-        let unix = clock::unix_offset();
-        while let Some(event) = household.poll_event() {
-            if let Some(log) = &mut self.log {
-                log.write(&event, unix);
-            }
-        }
+        write_events(&mut self.log, &mut household);
         drop(household);
         let dropped: u64 =
             self.taps.iter().filter_map(|watched| watched.tap.as_ref()).map(Tap::dropped).sum();
@@ -329,6 +326,16 @@ impl Watch {
             }
             self.dropped += dropped;
             log::debug!("{} copies of packets were dropped so far", self.dropped);
+        }
+    }
+
+    /// Writes down what is still to be said of sessions.
+    fn finish(&mut self, now: Timestamp) {
+        let mut household = self.observer.household();
+        household.finish(now);
+        write_events(&mut self.log, &mut household);
+        if let Some(log) = &mut self.log {
+            log.end(now, household.sessions(now), clock::unix_offset());
         }
     }
 
@@ -359,6 +366,15 @@ impl Watch {
         let vantage =
             Vantage { lan: sees(Point::Lan), wan: sees(Point::Wan), router: true, dns: sees(Point::Lan) };
         self.observer.household().settings_mut().vantage = vantage;
+    }
+}
+
+fn write_events(log: &mut Option<SessionLog>, household: &mut Household) {
+    let unix = clock::unix_offset();
+    while let Some(event) = household.poll_event() {
+        if let Some(log) = log {
+            log.write(&event, unix);
+        }
     }
 }
 

@@ -53,6 +53,17 @@ impl SessionLog {
             Some(file) => file.line(&line),
         }
     }
+
+    /// natd stops at `now`: for the reader of the log, every session that is not over ends with it.
+    pub(super) fn end(&mut self, now: Timestamp, sessions: Vec<Session>, unix: i64) {
+        for session in sessions {
+            let before = session.phase;
+            if before != Phase::Closed {
+                let session = Session { phase: Phase::Closed, reason: "natd stops", ..session };
+                self.write(&SessionEvent { at: now, before: Some(before), session }, unix);
+            }
+        }
+    }
 }
 
 /// A file of limited size, and the one before it.
@@ -287,6 +298,21 @@ mod tests {
             "start IPsec ESP 192.168.1.11 → 198.51.100.10, handshake, 60 s, 700 bytes out, 800 bytes in"
         );
         assert!(!json(&begun(), UNIX).contains("reason") && !json(&begun(), UNIX).contains("before"));
+    }
+
+    #[test]
+    fn sessions_that_are_not_over_end_with_natd() {
+        let folder = Folder::new("end");
+        let path = folder.0.join("log");
+        let config =
+            config::SessionLog { to: LogTo::File(path.clone()), format: LogFormat::Text, max_size: 1000 };
+        let mut log = SessionLog::open(&config).unwrap();
+        log.end(at(100), vec![ended().session, begun().session], UNIX);
+        assert_eq!(
+            fs::read_to_string(&path).unwrap(),
+            "2026-03-01T12:00:00.000Z end IPsec ESP 192.168.1.11 → 198.51.100.10, closed, 57 s, 700 bytes out, \
+             800 bytes in, natd stops\n"
+        );
     }
 
     #[test]

@@ -27,6 +27,9 @@ pub struct DiagnosisReport {
     pub findings: Vec<FindingRow>,
     /// What cannot be found from here, though it may be the case.
     pub blind: Vec<Blind>,
+    /// The only device that was asked about; known to who asks.
+    #[serde(skip)]
+    pub asked_of: Option<IpAddr>,
 }
 
 /// A diagnosis in a word.
@@ -182,6 +185,7 @@ impl DiagnosisReport {
             sessions: sessions.iter().filter(|session| wanted(session)).map(|s| clock.session(s)).collect(),
             findings: household.findings(now, device, server).iter().map(|f| clock.finding(f)).collect(),
             blind: blind(&household.settings().vantage),
+            asked_of: device,
         };
         report.verdict = report.judge();
         report

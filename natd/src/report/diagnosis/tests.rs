@@ -152,6 +152,9 @@ fn nothing_seen_is_said_so() {
     let expected = "No VPN was seen in 5 packets. Let the device connect, and look again.\n";
     assert_eq!(shown(&report), expected);
     assert_eq!(report.judge(), Verdict::NothingSeen);
+    let report = DiagnosisReport { asked_of: Some([192, 168, 1, 50].into()), packets: 1, ..report };
+    let expected = "No VPN of 192.168.1.50 was seen in 1 packet. Let the device connect, and look again.\n";
+    assert_eq!(shown(&report), expected);
 }
 
 #[test]

@@ -29,7 +29,8 @@ pub fn text(report: &DiagnosisReport, offset: &dyn Fn(i64) -> i64, out: &mut dyn
     sessions(report, out)?;
     if report.sessions.is_empty() && problems.is_empty() {
         let (packets, s) = (count(report.packets), if report.packets == 1 { "" } else { "s" });
-        writeln!(out, "No VPN was seen in {packets} packet{s}. Let the device connect, and look again.")?;
+        let of = report.asked_of.map(|device| format!(" of {device}")).unwrap_or_default();
+        writeln!(out, "No VPN{of} was seen in {packets} packet{s}. Let the device connect, and look again.")?;
     }
     let over = report.findings.iter().filter(|finding| finding.overcome);
     clock.list("Earlier, and over by now:", over, out)?;
