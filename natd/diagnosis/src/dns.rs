@@ -199,8 +199,10 @@ impl Lookup {
             let what = format!("{} is said to be {address}", self.name);
             (Code::DnsLies, sure, Evidence::packet(what, resolved))
         } else if let Some((code, mark)) = self.refused {
+            // Who asks again soon is told the same again.
+            let asked = self.asked.map_or(waited, |asked| context.now.since(asked.first.at));
             let what = match code {
-                _ if self.exists || waited < TRIAL => return,
+                _ if self.exists || asked < TRIAL => return,
                 2 => "could not be looked up (SERVFAIL)",
                 3 => "does not exist (NXDOMAIN)",
                 _ => "is refused by the resolver",

@@ -409,7 +409,7 @@ impl Talk {
         if let Some(control) = silent {
             evidence.push(control.evidence("TLS packets, no answer"));
         } else if self.waits(context.now) {
-            let what = "the server's TLS began, was acknowledged, and did not go on: what follows gets lost";
+            let what = "the server has this TLS packet, and its own part does not come or broke off";
             evidence.push(Evidence::packet(what, last));
         } else {
             evidence.push(Evidence::packet("TLS still goes on, no data yet", last));
@@ -421,10 +421,12 @@ impl Talk {
         findings.add(Code::OvpnTlsStall, sure, Some(Vpn::OpenVpn), self.attempt, since, evidence);
     }
 
-    /// The server has begun its part of TLS, and nothing follows: what it sends again does not come either.
+    /// The server has acknowledged the client's TLS, and its own part does not come or broke off: what it sends again
+    /// does not come either.
     fn waits(&self, now: Timestamp) -> bool {
-        self.served
-            && self.said == 1
+        // Over TCP not every part of a stream is shown.
+        let (protocol, ..) = self.flow.ports;
+        (self.said == 1 && self.served || protocol == 17 && !self.served)
             && self.control.is_none()
             && self.closed.is_none()
             && now.since(self.flow.last_seen()) >= CERTAIN

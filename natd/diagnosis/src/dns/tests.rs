@@ -77,6 +77,16 @@ fn a_name_that_does_not_exist_or_cannot_be_looked_up_fails() {
 }
 
 #[test]
+fn who_asks_again_and_again_is_told_no_longer_than_who_asks_once() {
+    let mut watch = Watch::default();
+    for second in [0, 8, 24] {
+        send(&mut watch, second * 1000, Outbound, &query("vpn.example.com"));
+        send(&mut watch, second * 1000 + 2, Inbound, &message(0x81, 3, "vpn.example.com", 0));
+    }
+    assert_eq!(codes(&watch, 26_000), [(Code::DnsFail, Confidence::Medium)]);
+}
+
+#[test]
 fn a_resolver_that_is_silent_fails_and_one_lost_question_does_not() {
     let mut watch = Watch::default();
     for millis in [0, 1_000, 3_000, 7_000] {

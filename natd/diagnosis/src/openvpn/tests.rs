@@ -199,6 +199,19 @@ fn a_server_whose_tls_breaks_off_is_a_stall() {
 }
 
 #[test]
+fn a_server_that_acknowledges_and_whose_own_part_does_not_come_is_a_stall() {
+    let mut story = Story::default();
+    story.resets(&[0]);
+    story.control(50, Inbound, SERVER_RESET, 26);
+    for millis in [60, 2_060, 6_060, 14_060] {
+        story.control(millis, Outbound, CONTROL, 300);
+    }
+    story.control(14_070, Inbound, 0x28, 22);
+    assert_eq!(story.codes(22_000), []);
+    assert_eq!(story.codes(25_000), [(Code::OvpnTlsStall, Confidence::Medium)]);
+}
+
+#[test]
 fn a_certificate_that_the_server_dislikes_is_no_black_hole() {
     let mut story = Story::default();
     for round in 0..2 {
