@@ -33,6 +33,12 @@ pub(crate) struct Ppp {
 }
 
 impl Ppp {
+    /// Is it still being agreed on, and nobody let in yet?
+    pub(crate) fn is_opening(&self) -> bool {
+        let asked = self.requests.inbound.is_some() || self.requests.outbound.is_some();
+        asked && self.accepted.is_none() && self.network.is_none()
+    }
+
     /// Reads a frame. `true`: its sender shows that it heard the other side.
     pub(crate) fn read(&mut self, direction: Direction, mark: Mark, frame: &[u8]) -> bool {
         let frame = frame.strip_prefix(&[0xff, 3]).unwrap_or(frame);

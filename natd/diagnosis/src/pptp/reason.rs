@@ -42,6 +42,7 @@ impl Connection {
         let phase = match self.call() {
             None => Phase::Handshake,
             Some(call) if !self.joined && !call.is_connected() => Phase::Handshake,
+            Some(call) if !self.joined && call.ppp.is_opening() => Phase::Handshake,
             Some(_) if quiet >= 120 => Phase::Idle,
             Some(call) => match call.ppp.network {
                 Some(last) if now.since(last.at).as_secs() < 60 => Phase::Data,

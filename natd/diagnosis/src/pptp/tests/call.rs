@@ -3,6 +3,16 @@
 use super::*;
 
 #[test]
+fn a_call_is_no_tunnel_before_somebody_is_let_in() {
+    let mut dialogue = Dialogue::default().link();
+    dialogue.gre(1400, Inbound, 0, CHAP_CHALLENGE);
+    assert_eq!(dialogue.session(2_000), (Phase::Handshake, ""));
+    dialogue.gre(1420, Outbound, 7, CHAP_RESPONSE);
+    dialogue.gre(1500, Inbound, 0, CHAP_SUCCESS);
+    assert_eq!(dialogue.session(2_000), (Phase::Established, ""));
+}
+
+#[test]
 fn a_healthy_call_has_no_finding_at_any_time() {
     let dialogue = Dialogue::default().work();
     for millis in [2_100, 12_000, 60_000, LATE, 1_000_000] {
