@@ -494,7 +494,8 @@ impl Sa {
         }
         // Behind new keys the old ones are deleted, and not the session.
         let renewed = self.rekeys.last().is_some_and(|last| seen.at().since(last.at.at) < REPLACED);
-        let within = |told: Option<(Mark, u32)>, time| told.filter(|(mark, _)| seen.at().since(mark.at) < time);
+        let within =
+            |told: Option<(Mark, u32)>, time| told.filter(|(mark, _)| seen.at().since(mark.at) < time);
         let before = self.informed.get(side).and_then(|told| within(*told, AT_ONCE));
         let theirs = self.informed.get(1 - side).and_then(|told| within(*told, ANSWER));
         if let Some(told) = self.informed.get_mut(side) {
@@ -506,16 +507,17 @@ impl Sa {
         if header.version == IkeVersion::V1 {
             // Here a deletion of ESP's keys is shorter than DPD, which is as long as one of the IKE SA, and has an
             // answer of its length. The end deletes ESP's keys, and the IKE SA at once after them.
-            if theirs.is_some_and(|(_, length)| length == header.length) {
-                self.deletion = None;
-                return;
-            }
             if before.is_none_or(|(_, length)| length >= header.length) {
+                if theirs.is_some_and(|(_, length)| length == header.length) {
+                    self.deletion = None;
+                }
                 return;
             }
         }
         if longer && !renewed {
-            self.deletion = Some((side, seen.mark));
+            // The other side may say the same.
+            let known = self.deletion.filter(|(_, mark)| seen.at().since(mark.at) < AT_ONCE);
+            self.deletion = Some((known.map_or(side, |(first, _)| first), seen.mark));
         }
     }
 
