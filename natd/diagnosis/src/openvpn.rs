@@ -432,7 +432,10 @@ impl Talk {
         let silent = now.since(self.flow.last_seen());
         let reason = self.closed.or_else(|| match () {
             () if again && self.flow.heard.is_some() => Some("begun again"),
-            () if self.flow.heard.is_none() => (silent >= HAND_WINDOW).then_some("no answer"),
+            // Live, a session that is joined may show pings of one side only for a while.
+            () if self.flow.heard.is_none() && self.resets.is_some() => {
+                (silent >= HAND_WINDOW).then_some("no answer")
+            }
             () if !self.agreed(silent) && self.resets.is_some() => {
                 (silent >= HAND_WINDOW).then_some("TLS came to no end")
             }

@@ -493,3 +493,13 @@ fn pings_of_which_none_is_shown_are_no_end() {
     story.data(1_320_000, Inbound, 80);
     assert_eq!(story.phases(1_320_100), [(Phase::Keepalive, "")]);
 }
+
+#[test]
+fn pings_of_one_side_only_are_no_end_where_the_beginning_was_not_seen() {
+    let mut story = Story::default();
+    story.data(0, Outbound, 80);
+    assert_eq!(story.phases(100_000), [(Phase::Established, "")]);
+    assert_eq!(story.phases(300_000), [(Phase::Idle, "")]);
+    story.data(310_000, Inbound, 80);
+    assert_eq!(story.phases(310_100), [(Phase::Keepalive, "")]);
+}
