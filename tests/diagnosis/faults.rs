@@ -325,7 +325,7 @@ fn a_fault_has_the_same_name_from_everywhere() {
         if only.as_ref().is_some_and(|only| !case.name.contains(only.as_str())) {
             continue;
         }
-        for seed in 0..seeds(8) {
+        for seed in 0..seeds(3) {
             for v6 in [false, true] {
                 if v6
                     && (case.name.contains("PPTP")

@@ -210,13 +210,6 @@ pub(crate) fn seeds(usually: u64) -> u64 {
 
 /// Prints what is wrong once for each story and view, and fails if anything is.
 pub(crate) fn judge(mut wrong: Vec<String>) {
-    // Not solved yet: DPD of version 1 after a deletion of ESP's keys looks like a deletion, and of OpenVPN's pings
-    // too few are shown live. Both are taken for the end for a while.
-    let open = |line: &String| {
-        line.contains("after its end")
-            && (line.starts_with("IPsec over hours") || line.starts_with("OpenVPN, pings only"))
-    };
-    wrong.retain(|line| !open(line));
     wrong.sort_unstable();
     let all = wrong.len();
     for line in wrong.iter().take(60) {
@@ -271,22 +264,23 @@ fn healthy_in(devices: &[u8], v6: bool, lossy: bool, usually: u64) {
 
 #[test]
 fn what_works_has_no_finding() {
-    healthy_in(&[1], false, false, 4);
+    healthy_in(&[1], false, false, 2);
 }
 
 #[test]
 fn what_works_over_ipv6_has_no_finding() {
-    healthy_in(&[1], true, false, 2);
+    healthy_in(&[1], true, false, 1);
 }
 
 #[test]
 fn what_works_with_a_packet_lost_now_and_then_has_no_finding() {
-    healthy_in(&[1], false, true, 4);
+    healthy_in(&[1], false, true, 2);
 }
 
 #[test]
 fn what_works_for_several_devices_has_no_finding() {
-    healthy_in(&[2, 8], false, false, 1);
+    let thorough = env::var("NATD_SEEDS").is_ok();
+    healthy_in(if thorough { &[2, 8] } else { &[3] }, false, false, 1);
 }
 
 /// Whoever begins to watch while it runs sees a part.
@@ -294,7 +288,7 @@ fn what_works_for_several_devices_has_no_finding() {
 fn what_works_has_no_finding_when_its_beginning_was_not_seen() {
     let mut wrong = Vec::new();
     for (name, _, story) in STORIES {
-        for seed in 0..seeds(3) {
+        for seed in 0..seeds(1) {
             let mut sights = household(story, 1, false, seed, false);
             let last = sights.last().map_or(0, |sight| sight.at);
             let begin = Dice(seed).between(1_000_000, last.max(1_000_001));

@@ -82,7 +82,7 @@ impl View {
 /// What is learnt in the course of a conversation.
 #[derive(Debug)]
 pub(crate) struct Told {
-    /// Every second's findings, Notes aside.
+    /// The findings at every moment that was asked about, in seconds; Notes aside.
     pub(crate) findings: Vec<(u64, Vec<Finding>)>,
     pub(crate) sessions: Vec<Session>,
     pub(crate) events: Vec<SessionEvent>,
@@ -119,7 +119,11 @@ impl Told {
 /// What else happens: at this second the router learns something.
 pub(crate) type Happening<'a> = &'a dyn Fn(u64, &mut Household);
 
-/// Lets the household see it, asks every second, and goes on asking for `after` seconds.
+/// Of conversations that last longer, in seconds, every moment is not asked about.
+const LONG: u64 = 1200;
+
+/// Lets the household see it, asks every second (every 15 s where it lasts long), and goes on asking for `after`
+/// seconds.
 pub(crate) fn watch(view: View, sights: &[Sight], after: u64, seed: u64, happens: Happening<'_>) -> Told {
     let mut dice = Dice(seed);
     let mut household = view.household();
@@ -145,7 +149,9 @@ pub(crate) fn watch(view: View, sights: &[Sight], after: u64, seed: u64, happens
     let end = seen.last().map_or(0, |sight| sight.at) / 1_000_000 + after;
     let mut told = Told { findings: Vec::new(), sessions: Vec::new(), events: Vec::new(), wrong: Vec::new() };
     let mut packets = seen.iter().enumerate().peekable();
-    for second in 0..=end {
+    let step = if end > LONG { 15 } else { 1 };
+    let end = end.next_multiple_of(step);
+    for second in (0..=end).step_by(usize::try_from(step).unwrap()) {
         let limit = second * 1_000_000;
         while let Some((nth, sight)) = packets.next_if(|(_, sight)| sight.at < limit) {
             let Some(packet) = Packet::parse(&sight.bytes) else { panic!("unreadable: {:x?}", sight.bytes) };

@@ -40,7 +40,7 @@ const PING: u32 = 96;
 const PAUSE: Duration = Duration::from_secs(60);
 /// No packet for that long: idle.
 const IDLE: Duration = Duration::from_secs(120);
-/// Over TCP, what is not closed so long after the server's TLS is agreed on.
+/// What goes quiet so long after the server's TLS, with nothing unanswered, is agreed on.
 const SETTLED: Duration = Duration::from_secs(5);
 /// New keys are agreed on within that time as a rule.
 const REKEY: Duration = Duration::from_secs(5);
@@ -90,6 +90,8 @@ struct Talk {
     said: u8,
     /// Did TLS of the server's come?
     served: bool,
+    /// Was TLS quiet after that, with nothing unanswered?
+    settled: bool,
     /// The first data packet outbound and inbound.
     data: [Option<Mark>; 2],
     payload: Option<Mark>,
@@ -211,6 +213,7 @@ impl Talk {
             controlled: None,
             said: 0,
             served: false,
+            settled: false,
             data: [None; 2],
             payload: None,
             rekey: None,
@@ -227,10 +230,14 @@ impl Talk {
         self.works() || self.answered.is_some()
     }
 
-    /// Did TLS come to its end? Over TCP, data is shown live on port 1194 only; but who fails there closes.
+    /// Did TLS come to its end? Live, few data packets are shown, and of a session that only pings maybe none for
+    /// minutes. But who fails sends his TLS again, closes, or begins again.
     fn agreed(&self, silent: Duration) -> bool {
-        let (protocol, ..) = self.flow.ports;
-        self.works() || protocol == 6 && self.served && self.control.is_none() && silent >= SETTLED
+        self.settled || self.data.iter().any(Option::is_some) || self.quiet(silent)
+    }
+
+    fn quiet(&self, silent: Duration) -> bool {
+        self.served && self.control.is_none() && silent >= SETTLED
     }
 
     fn observe(&mut self, seen: &Observation<'_>, packet: Option<Packet>) {
@@ -246,6 +253,7 @@ impl Talk {
                 self.closed.get_or_insert(end);
             }
         }
+        self.settled |= self.quiet(seen.at().since(self.flow.last_seen()));
         // What only acknowledges on TCP proves that the way is open, and is no packet of OpenVPN's.
         self.flow.observe(seen);
         if !seen.is_outbound() && seen.payload_len > 0 {
@@ -443,7 +451,10 @@ impl Talk {
         let silent = now.since(self.flow.last_seen());
         let reason = self.closed.or_else(|| match () {
             () if again && self.flow.heard.is_some() => Some("begun again"),
-            () if self.flow.heard.is_none() => (silent >= HAND_WINDOW).then_some("no answer"),
+            // Live, a session that is joined may show pings of one side only for a while.
+            () if self.flow.heard.is_none() && self.resets.is_some() => {
+                (silent >= HAND_WINDOW).then_some("no answer")
+            }
             () if !self.agreed(silent) && self.resets.is_some() => {
                 (silent >= HAND_WINDOW).then_some("TLS came to no end")
             }
@@ -454,7 +465,7 @@ impl Talk {
         });
         let phase = if reason.is_some() {
             Phase::Closed
-        } else if self.data.iter().all(Option::is_none) && !self.agreed(silent) {
+        } else if !self.agreed(silent) {
             Phase::Handshake
         } else if self.rekey.is_some_and(|rekey| now.since(rekey.at) < REKEY) {
             Phase::Rekey

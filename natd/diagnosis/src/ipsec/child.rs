@@ -2,6 +2,8 @@
 
 use core::time::Duration;
 
+use nat_core::time::Timestamp;
+
 use crate::finding::Mark;
 use crate::observation::Observation;
 use passthrough::esp::EspHeader;
@@ -214,6 +216,30 @@ impl Children {
         };
         let expected = alone.packets.saturating_mul(theirs) / mine.saturating_sub(alone.packets).max(1);
         (!live || !sampled || expected >= 4 * u64::from(ALL_SEEN)).then_some(alone)
+    }
+
+    /// What was sent since `changed` (or since the first packet in vain after it) while nothing came, though enough
+    /// was to be expected, and until `changed` it came; and since when.
+    pub(super) fn unanswered_since(&self, changed: Timestamp, live: bool) -> Option<(Alone, Timestamp)> {
+        let alone = self.alone[0]?;
+        let volume = |outbound| self.of(outbound).map(Child::volume).sum::<u64>();
+        let (sent, came) = (volume(true).saturating_sub(alone.packets).max(1), volume(false));
+        let newest = |outbound| self.of(outbound).max_by_key(|child| child.last);
+        let (mine, theirs) = (newest(true)?, newest(false)?);
+        // Of new keys all first packets are shown.
+        let sampled = live && theirs.is_sampled() && (mine.first <= theirs.last || mine.first_seq > 4);
+        let enough = if sampled { 2 * u64::from(ALL_SEEN) } else { 5 };
+        let expected = |packets: u64| packets.saturating_mul(came) / sent;
+        let (begin, lasted) = (alone.first.at.max(changed), alone.last.at.since(alone.first.at));
+        let share = |packets: u64, time: Duration| {
+            let of = u128::from(packets) * time.as_millis() / lasted.as_millis().max(1);
+            u64::try_from(of).unwrap_or(u64::MAX)
+        };
+        let before = share(alone.packets, begin.since(alone.first.at));
+        let packets = alone.packets.saturating_sub(before);
+        let first = if before > 0 { Mark { at: begin, ..alone.first } } else { alone.first };
+        (expected(before) < enough && expected(packets) >= enough)
+            .then_some((Alone { first, packets, ..alone }, begin))
     }
 
     /// How many outbound SAs were in use side by side; at least 1.

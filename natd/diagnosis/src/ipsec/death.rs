@@ -15,6 +15,8 @@ use crate::tally::wording;
 
 /// A session that recovers within this time from a new WAN address is well.
 const RECOVERY: Duration = Duration::from_secs(30);
+/// So many packets in vain after a new WAN address, over so long a time.
+const LEFT_BEHIND: (u64, Duration) = (10, Duration::from_secs(10));
 /// What dies that soon after new keys dies of them.
 const REKEY: Duration = Duration::from_secs(10);
 /// Requests for new keys from both sides within this time cross.
@@ -48,6 +50,7 @@ impl Tracker {
             self.rekey_short(sa, findings);
             if self.rebooted(at, sa, findings)
                 || self.rekey_refused(at, sa, context, findings)
+                || self.left_behind(at, sa, context, findings)
                 || self.several_at_server(at, sa, context, findings)
             {
                 continue;
@@ -177,6 +180,49 @@ impl Tracker {
     fn wan_change(&self, heard: Mark) -> Option<Timestamp> {
         let other = |moved: &super::Moved| moved.before.0 != moved.after.0 && moved.at > heard;
         self.flows.iter().filter_map(|flow| flow.moved).find(other).map(|moved| moved.at.at)
+    }
+
+    /// The WAN has another address, and ESP of the server's still goes to the old one, though IKE may go on from
+    /// the new one: without NAT traversal or MOBIKE nothing tells the server (RFC 4555 section 1).
+    fn left_behind(&self, at: usize, sa: &Sa, context: &Scene<'_>, findings: &mut Findings) -> bool {
+        let Some((_, heard)) = self.children.span[1] else { return false };
+        let known =
+            context.router.wan_changed.filter(|_| context.pair.is_none_or(|pair| pair.server.is_ipv4()));
+        let Some(changed) = known.map(|(changed, _)| changed).or_else(|| self.wan_change(heard)) else {
+            return false;
+        };
+        // What was underway may still come in.
+        let grace = Duration::from_secs(1);
+        let owns = |sa: &Sa| sa.agreed().is_some_and(|agreed| agreed.at <= changed);
+        if !owns(sa) || self.after(at).is_some_and(owns) || heard.at > changed + grace {
+            return false;
+        }
+        let Some((alone, since)) = self.children.unanswered_since(changed, context.vantage.router) else {
+            return false;
+        };
+        let lasted = alone.last.at.since(since);
+        let (packets, patience) = LEFT_BEHIND;
+        if alone.packets < packets || lasted < patience {
+            return false;
+        }
+        let confidence = if lasted >= RECOVERY { Confidence::High } else { Confidence::Medium };
+        let what = match known {
+            Some((_, old)) => format!("the WAN address changed, it was {old}"),
+            None => "the WAN address changed".into(),
+        };
+        let mark = Mark { at: changed, number: alone.first.number };
+        let evidence = vec![
+            Evidence::packet(what, mark),
+            Evidence::packets(
+                "sent with ESP since, nothing came back",
+                alone.packets,
+                alone.first,
+                alone.last,
+            ),
+            Evidence::packet("the last ESP from the server", heard),
+        ];
+        find(findings, Code::WanAddrChanged, confidence, sa, evidence);
+        true
     }
 
     #[expect(clippy::too_many_arguments, reason = "all of them describe the one death")]

@@ -24,6 +24,10 @@ pub(super) const SHORT: u32 = 120;
 
 /// Old keys are deleted within that time from the new ones.
 const AT_ONCE: Duration = Duration::from_secs(2);
+/// Old keys may be deleted later still, but hardly a session so soon.
+const REPLACED: Duration = Duration::from_secs(5);
+/// DPD is answered within that time.
+const ANSWER: Duration = Duration::from_secs(10);
 /// Who breaks off a login does so sooner.
 const KEPT: Duration = Duration::from_secs(2);
 
@@ -139,7 +143,9 @@ pub(super) struct Sa {
     pub(super) rekey_refused: Option<Attempts>,
     /// Lengths of informational messages, the shortest: DPD has nothing to say.
     dpd_len: [u32; 2],
-    /// The last informational exchange that was longer than that: likely a deletion.
+    /// The last informational message of each direction, and its bytes.
+    informed: [Option<(Mark, u32)>; 2],
+    /// The last informational exchange that was longer than DPD: likely a deletion.
     pub(super) deletion: Option<(usize, Mark)>,
     /// IKE, ESP and keepalives.
     pub(super) packets: [u64; 2],
@@ -186,6 +192,7 @@ impl Sa {
             rekeys: Vec::new(),
             rekey_refused: None,
             dpd_len: [u32::MAX; 2],
+            informed: [None; 2],
             deletion: None,
             packets: [0; 2],
             bytes: [0; 2],
@@ -485,11 +492,33 @@ impl Sa {
         if let Some(last) = self.rekeys.last_mut() {
             last.replaces |= seen.at().since(last.at.at) < AT_ONCE;
         }
-        let Some(shortest) = self.dpd_len.get_mut(side) else { return };
-        if *shortest != u32::MAX && header.length > *shortest && header.length < *shortest + 64 {
-            self.deletion = Some((side, seen.mark));
+        // Behind new keys the old ones are deleted, and not the session.
+        let renewed = self.rekeys.last().is_some_and(|last| seen.at().since(last.at.at) < REPLACED);
+        let within =
+            |told: Option<(Mark, u32)>, time| told.filter(|(mark, _)| seen.at().since(mark.at) < time);
+        let before = self.informed.get(side).and_then(|told| within(*told, AT_ONCE));
+        let theirs = self.informed.get(1 - side).and_then(|told| within(*told, ANSWER));
+        if let Some(told) = self.informed.get_mut(side) {
+            *told = Some((seen.mark, header.length));
         }
+        let Some(shortest) = self.dpd_len.get_mut(side) else { return };
+        let longer = *shortest != u32::MAX && header.length > *shortest && header.length < *shortest + 64;
         *shortest = header.length.min(*shortest);
+        if header.version == IkeVersion::V1 {
+            // Here a deletion of ESP's keys is shorter than DPD, which is as long as one of the IKE SA, and has an
+            // answer of its length. The end deletes ESP's keys, and the IKE SA at once after them.
+            if before.is_none_or(|(_, length)| length >= header.length) {
+                if theirs.is_some_and(|(_, length)| length == header.length) {
+                    self.deletion = None;
+                }
+                return;
+            }
+        }
+        if longer && !renewed {
+            // The other side may say the same.
+            let known = self.deletion.filter(|(_, mark)| seen.at().since(mark.at) < AT_ONCE);
+            self.deletion = Some((known.map_or(side, |(first, _)| first), seen.mark));
+        }
     }
 
     /// It works.

@@ -507,3 +507,29 @@ impl Story {
 fn codes(found: &[Finding]) -> Vec<(Code, Confidence)> {
     found.iter().map(|finding| (finding.code, finding.confidence)).collect()
 }
+
+#[test]
+fn pings_of_which_none_is_shown_are_no_end() {
+    let mut story = Story::default();
+    story.resets(&[0]);
+    story.control(50, Inbound, SERVER_RESET, 26);
+    story.control(100, Outbound, CONTROL, 300);
+    story.control(150, Inbound, CONTROL, 1200);
+    assert_eq!(story.phases(1_000), [(Phase::Handshake, "")]);
+    assert_eq!(story.phases(10_000), [(Phase::Established, "")]);
+    assert_eq!(story.phases(1_000_000), [(Phase::Idle, "")]);
+    story.data(1_000_000, Outbound, 80);
+    assert_eq!(story.phases(1_000_100), [(Phase::Established, "")]);
+    story.data(1_320_000, Inbound, 80);
+    assert_eq!(story.phases(1_320_100), [(Phase::Keepalive, "")]);
+}
+
+#[test]
+fn pings_of_one_side_only_are_no_end_where_the_beginning_was_not_seen() {
+    let mut story = Story::default();
+    story.data(0, Outbound, 80);
+    assert_eq!(story.phases(100_000), [(Phase::Established, "")]);
+    assert_eq!(story.phases(300_000), [(Phase::Idle, "")]);
+    story.data(310_000, Inbound, 80);
+    assert_eq!(story.phases(310_100), [(Phase::Keepalive, "")]);
+}

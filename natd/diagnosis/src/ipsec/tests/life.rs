@@ -410,3 +410,87 @@ fn a_rekey_long_over_is_not_what_killed() {
     dpd(&mut line, 125_000, 3, false);
     assert_eq!(line.codes(139_000), [(Code::DpdDead, High)]);
 }
+
+/// A session of version 1 on `port` 500 with raw ESP each way, from 0 to 10 s.
+fn raw_session() -> Line {
+    let mut line = Line::new();
+    line.main_mode(0, 1, &[]);
+    line.quick_mode(100, 1, 7);
+    for seq in 1..=10 {
+        line.raw(u64::from(seq) * 1000, Outbound, 0xd1, seq, 140);
+        line.raw(u64::from(seq) * 1000 + 30, Inbound, 0xc1, seq, 140);
+    }
+    line.router.wan_changed = Some((at(10_500), [203, 0, 113, 5].into()));
+    line
+}
+
+#[test]
+fn esp_that_still_goes_to_the_old_wan_address_while_ike_goes_on() {
+    let mut line = raw_session();
+    for seq in 11..=50 {
+        let millis = u64::from(seq) * 1000;
+        line.raw(millis, Outbound, 0xd1, seq, 140);
+        // DPD is answered.
+        line.ike(millis + 100, Outbound, 500, &sealed(V1, 5, 1, 1, seq, 92));
+        line.ike(millis + 130, Inbound, 500, &sealed(V1, 5, 1, 1, seq + 1000, 92));
+        let expected = match seq {
+            ..=20 => None,
+            21..=40 => Some(Medium),
+            41.. => Some(High),
+        };
+        let found = line.codes(millis + 200);
+        assert_eq!(found, expected.map(|sure| (Code::WanAddrChanged, sure)).into_iter().collect::<Vec<_>>());
+        if seq == 15 {
+            line.quick_mode(millis + 300, 1, 8);
+        }
+    }
+    line.raw(51_000, Inbound, 0xc1, 11, 140);
+    assert_eq!(line.codes(51_100), [], "it recovered");
+}
+
+#[test]
+fn a_new_wan_address_under_an_idle_tunnel_is_nothing() {
+    let mut line = raw_session();
+    for (seq, millis) in [(11, 60_000), (12, 90_000), (13, 120_000)] {
+        line.ike(millis, Outbound, 500, &sealed(V1, 5, 1, 1, seq, 92));
+        line.ike(millis + 30, Inbound, 500, &sealed(V1, 5, 1, 1, seq + 1000, 92));
+        assert_eq!(line.codes(millis + 5000), []);
+    }
+}
+
+#[test]
+fn dpd_after_a_shorter_deletion_of_keys_is_no_end() {
+    let mut line = Line::new();
+    line.main_mode(0, 1, &[]);
+    line.quick_mode(100, 1, 7);
+    line.esp(300, Outbound, 0xd1, 1, 140);
+    line.esp(330, Inbound, 0xc1, 1, 140);
+    line.quick_mode(60_000, 1, 8);
+    line.ike(60_100, Outbound, 4500, &sealed(V1, 5, 1, 1, 20, 76));
+    for round in 0..5_u32 {
+        let millis = 100_000 + u64::from(round) * 30_000;
+        line.ike(millis, Outbound, 4500, &sealed(V1, 5, 1, 1, 30 + round, 92));
+        assert_ne!(line.phases(millis + 7000)[0].0, Phase::Closed, "the answer may be late");
+        line.ike(millis + 8000, Inbound, 4500, &sealed(V1, 5, 1, 1, 40 + round, 92));
+        assert_ne!(line.phases(millis + 20_000)[0].0, Phase::Closed);
+    }
+    // The end: ESP's keys, then the IKE SA.
+    line.ike(300_000, Outbound, 4500, &sealed(V1, 5, 1, 1, 50, 76));
+    line.ike(300_010, Outbound, 4500, &sealed(V1, 5, 1, 1, 51, 92));
+    line.ike(300_040, Inbound, 4500, &sealed(V1, 5, 1, 1, 52, 76));
+    line.ike(300_050, Inbound, 4500, &sealed(V1, 5, 1, 1, 53, 92));
+    assert_eq!(line.phases(306_000), [(Phase::Closed, "closed by the device")]);
+}
+
+#[test]
+fn keys_of_esp_that_are_deleted_after_new_ones_are_no_end() {
+    let mut line = Line::new();
+    line.up(0, 1);
+    line.ike(5000, Outbound, 4500, &sealed(V2, 37, 1, REQUEST, 2, 57));
+    line.ike(5030, Inbound, 4500, &sealed(V2, 37, 1, RESPONSE, 2, 57));
+    line.ike(60_000, Outbound, 4500, &sealed(V2, 36, 1, REQUEST, 3, 300));
+    line.ike(60_030, Inbound, 4500, &sealed(V2, 36, 1, RESPONSE, 3, 280));
+    line.ike(60_050, Outbound, 4500, &sealed(V2, 37, 1, REQUEST, 4, 69));
+    line.ike(60_080, Inbound, 4500, &sealed(V2, 37, 1, RESPONSE, 4, 69));
+    assert_eq!(line.phases(70_000), [(Phase::Data, "")]);
+}
