@@ -37,9 +37,10 @@ fn with_ipv6() -> Option<Lab> {
 fn ike_over_ipv6_is_listed_and_missed_answers_are_told() {
     let Some(mut lab) = with_ipv6() else { return };
     let (device, server) = (udp(&lab.d1, DEVICE), udp(&lab.s1, SERVER));
+    let request = sa_init(Role::Request, end(DEVICE).into(), end(SERVER).into());
     let mut buffer = [0; 2048];
     let arrives = || {
-        device.send_to(&sa_init(Role::Request, 0x1111), end(SERVER)).expect("it is sent");
+        device.send_to(&request, end(SERVER)).expect("it is sent");
         server.recv_from(&mut buffer).is_ok()
     };
     assert!(clock::holds_within(Duration::from_secs(10), arrives), "IPv6 is not forwarded");
@@ -57,7 +58,7 @@ fn ike_over_ipv6_is_listed_and_missed_answers_are_told() {
 
     let expected = [("IKE-500-NO-REPLY".to_owned(), "line".to_owned())];
     let told = clock::holds_within(Duration::from_secs(40), || {
-        device.send_to(&sa_init(Role::Request, 0x1111), end(SERVER)).expect("it is sent");
+        device.send_to(&request, end(SERVER)).expect("it is sent");
         clock::pause(Duration::from_secs(1));
         problems(&mut lab) == expected
     });

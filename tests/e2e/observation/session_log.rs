@@ -6,11 +6,10 @@ use std::process::Command;
 use std::time::Duration;
 
 use serde_json::Value;
-use testkit::address::{D1, S1, S2, WAN, at};
-use testkit::vpn::ESP;
-use testkit::vpn::raw::{self, End};
-use testkit::{Lab, Nat, clock, socket};
+use testkit::address::{D1, S1, S2, at};
+use testkit::{Lab, Nat, clock};
 
+use super::ikev2::Tunnel;
 use super::{WAIT, household, ike};
 
 /// A folder of a test's own.
@@ -47,25 +46,6 @@ fn word<'a>(line: &'a Value, key: &str) -> &'a str {
     line.get(key).and_then(Value::as_str).unwrap_or_default()
 }
 
-/// IKE and its answer, then ESP both ways.
-fn set_up(lab: &Lab) {
-    let (device, server) = (lab.d1.udp(at(D1, 500)), lab.s1.udp(at(S1, 500)));
-    device.send_to(&ike(0x1111, 0), at(S1, 500)).expect("it is sent");
-    let (_, seen) = socket::receive(&server).expect("the server gets it");
-    server.send_to(&ike(0x1111, 0x2222), seen).expect("it is sent");
-    socket::receive(&device).expect("the device gets it");
-}
-
-fn data(lab: &Lab) {
-    let (tunnel, far) = (End::new(&lab.d1, D1, ESP), End::new(&lab.s1, S1, ESP));
-    for sequence in 1..=5 {
-        tunnel.send(&raw::esp(D1, S1, 0x2001, sequence));
-        far.expect("ESP", WAN, (0x2001, sequence));
-        far.send(&raw::esp(S1, WAN, 0x1001, sequence));
-        tunnel.expect("its answer", S1, (0x1001, sequence));
-    }
-}
-
 /// Waits until the file tells of `what`.
 fn wait_for(file: &Path, what: &str) {
     assert!(clock::holds_within(WAIT, || read(file).contains(what)), "no {what}: {:?}", read(file));
@@ -75,9 +55,11 @@ fn wait_for(file: &Path, what: &str) {
 fn a_session_begins_changes_and_ends_in_json() {
     let folder = Folder::new("json");
     let Some(mut lab) = household(Nat::Natd).natd_section(&folder.section("")).start() else { return };
-    set_up(&lab);
+    let tunnel = Tunnel::new(&lab);
+    tunnel.begin();
     wait_for(&folder.log(), "\"event\":\"start\"");
-    data(&lab);
+    tunnel.authenticate();
+    tunnel.data();
     wait_for(&folder.log(), "\"phase\":\"data\"");
     assert!(lab.natd().stop().success());
 
@@ -106,9 +88,11 @@ fn a_session_begins_changes_and_ends_in_words() {
     let folder = Folder::new("words");
     let section = folder.section("format = \"text\"\n");
     let Some(mut lab) = household(Nat::Natd).natd_section(&section).start() else { return };
-    set_up(&lab);
+    let tunnel = Tunnel::new(&lab);
+    tunnel.begin();
     wait_for(&folder.log(), " start ");
-    data(&lab);
+    tunnel.authenticate();
+    tunnel.data();
     wait_for(&folder.log(), ", data, ");
     assert!(lab.natd().stop().success());
 
@@ -127,7 +111,7 @@ fn a_session_begins_changes_and_ends_in_words() {
 fn what_began_just_before_the_stop_is_written_too() {
     let folder = Folder::new("stop");
     let Some(mut lab) = household(Nat::Natd).natd_section(&folder.section("")).start() else { return };
-    set_up(&lab);
+    Tunnel::new(&lab).begin();
     assert!(lab.natd().stop().success());
     let text = read(&folder.log());
     let events: Vec<Value> = text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
@@ -186,7 +170,7 @@ fn a_file_that_cannot_be_had_is_a_warning_and_natd_runs() {
         let Some(mut lab) = household(Nat::Natd).natd_section(&section).start() else { return };
         let log = lab.natd().log();
         assert!(log.contains(said) && log.contains("no sessions are written down"), "{log}");
-        set_up(&lab);
+        Tunnel::new(&lab).begin();
         assert!(lab.natd().command(&["status"]).success());
         assert!(lab.natd().stop().success());
     }
