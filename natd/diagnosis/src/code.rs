@@ -66,6 +66,8 @@ pub enum Sight {
     Dns,
     /// Only by `natd probe` or `natd check`, which ask.
     Asking,
+    /// From nowhere yet: the name is kept for it.
+    Nowhere,
 }
 
 macro_rules! codes {
@@ -144,12 +146,12 @@ codes! {
     DoubleNat "DOUBLE-NAT" Note Wan [Line],
     Cgnat "CGNAT" Note Wan [Line],
     SharedIpv4Proto "SHARED-IPV4-PROTO" Line Router [Line],
-    SharedIpv4Port "SHARED-IPV4-PORT" Note Router [Line],
+    SharedIpv4Port "SHARED-IPV4-PORT" Note Nowhere [Line],
     NatTableFull "NAT-TABLE-FULL" Local Router [Router Line],
     DnsFail "DNS-FAIL" Line Dns [Line User],
     DnsLies "DNS-LIES" Line Dns [Line],
     ClockWrong "CLOCK-WRONG" Line Router [Device],
-    CaptivePortal "CAPTIVE-PORTAL" Line Asking [Line],
+    CaptivePortal "CAPTIVE-PORTAL" Line Nowhere [Line],
     Only443 "ONLY-443" Line Anywhere [Line],
     FragmentsDropped "FRAGMENTS-DROPPED" Line Asking [Line],
     MtuWanWrong "MTU-WAN-WRONG" Line Asking [Router],
@@ -157,7 +159,7 @@ codes! {
     DpiUdpBlackhole "DPI-UDP-BLACKHOLE" Dies Anywhere [Line],
     ServerDown "SERVER-DOWN" Refusal Anywhere [Server],
     ServerPath "SERVER-PATH" Refusal Anywhere [Line],
-    TrafficSplit "TRAFFIC-SPLIT" Note Lan [],
+    TrafficSplit "TRAFFIC-SPLIT" Note Nowhere [],
     // PPTP and GRE.
     PptpNoReply "PPTP-1723-NO-REPLY" Silence Anywhere [Line Server],
     PptpRefused "PPTP-1723-REFUSED" Refusal Anywhere [Server],
@@ -209,7 +211,7 @@ impl Sight {
             Self::Both => vantage.lan && vantage.wan,
             Self::Router => vantage.router,
             Self::Dns => vantage.dns,
-            Self::Asking => false,
+            Self::Asking | Self::Nowhere => false,
         }
     }
 
@@ -223,6 +225,7 @@ impl Sight {
             Self::Router => "natd running on the router",
             Self::Dns => "the devices' DNS answers",
             Self::Asking => "`natd probe` or `natd check`, which send packets of their own",
+            Self::Nowhere => "what natd does not look at: web pages, other traffic, a provider's port sets",
         }
     }
 }

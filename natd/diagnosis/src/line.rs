@@ -51,17 +51,12 @@ fn of_router(now: Timestamp, router: &Router, fails: bool, ipsec: bool, findings
         let what = format!("the WAN went up or down {} times in ten minutes", recent().count());
         add(Code::WanLinkFlap, Confidence::High, *first, what);
     }
-    if let Some((count, last)) = router.exhausted
-        && count > 0
-        && now.since(last) <= SPELL
-    {
+    let exhausted = router.exhausted.filter(|&(count, last)| count > 0 && now.since(last) <= SPELL);
+    if let Some((count, last)) = exhausted {
         let what = format!("{count} times there was no port or no room left");
         add(Code::NatTableFull, Confidence::High, last, what);
     }
-    if let Some(skew) = router.clock_skew
-        && skew.unsigned_abs() > SKEW
-        && fails
-    {
+    if let Some(skew) = router.clock_skew.filter(|skew| skew.unsigned_abs() > SKEW && fails) {
         let what = format!("the router's clock is wrong by {} s", skew.unsigned_abs());
         add(Code::ClockWrong, Confidence::Medium, now, what);
     }

@@ -202,11 +202,10 @@ impl Tunnel {
             if count.seen && count.index == receiver && counter < SEEN {
                 let lost = counter.saturating_sub(count.last).saturating_sub(1);
                 let [_, heard] = self.flow.last;
-                if let (Some((_, end)), Some(heard)) = (self.flow.gap, heard)
-                    && lost > 0
-                    && heard.at < end.at
-                    && seen.at().since(end.at) <= PATIENCE
-                {
+                let late = self.flow.gap.zip(heard).is_some_and(|((_, end), heard)| {
+                    heard.at < end.at && seen.at().since(end.at) <= PATIENCE
+                });
+                if lost > 0 && late {
                     self.missed.silences += 1;
                     self.missed.packets += lost;
                     self.missed.span =

@@ -43,6 +43,9 @@ const PAIRS: usize = 512;
 const MEMORY: Duration = Duration::from_secs(3600);
 /// Comings and goings of the WAN that are remembered.
 const LINK_CHANGES: usize = 16;
+/// 2026-11-01 UTC, in seconds since 1970. natd is newer: an earlier date is a clock that was not set, as routers
+/// without a battery have after they were switched on.
+const WRITTEN: u64 = 1_793_491_200;
 /// Reasons for which there was no room or no port.
 const EXHAUSTED: [DropReason; 4] =
     [DropReason::TableFull, DropReason::DeviceQuota, DropReason::NoPort, DropReason::VpnLimit];
@@ -315,6 +318,7 @@ impl Watch {
             self.exhausted = exhausted;
             household.router.exhausted = Some((exhausted, now));
         }
+        household.router.clock_skew = skew(clock::wall());
         household.pass_time(now);
         write_events(&mut self.log, &mut household);
         drop(household);
@@ -402,6 +406,12 @@ impl Watched {
     }
 }
 
+/// By how many seconds a clock that shows `wall` is wrong at least; `None`: it may be right.
+fn skew(wall: Duration) -> Option<i64> {
+    let behind = WRITTEN.checked_sub(wall.as_secs()).filter(|&behind| behind > 0)?;
+    i64::try_from(behind).ok().map(|behind| -behind)
+}
+
 fn refusal(refused: &Refused) -> Refusal {
     let Refused { device, server, protocol, port, reason, count, first, last } = *refused;
     Refusal {
@@ -419,6 +429,13 @@ fn refusal(refused: &Refused) -> Refusal {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_clock_from_before_natd_is_wrong() {
+        assert_eq!(skew(Duration::from_secs(WRITTEN)), None);
+        assert_eq!(skew(Duration::from_secs(WRITTEN - 10)), Some(-10));
+        assert_eq!(skew(Duration::ZERO), Some(-1_793_491_200));
+    }
 
     #[test]
     fn ipv6_addresses_are_read_but_for_the_link_s_own() {

@@ -348,9 +348,7 @@ impl Tracker {
         }
         // Each of several SAs has its own turn.
         let cycles = renewed / self.children.parallel();
-        if let (Some(first), Some(last)) = (begin, last)
-            && cycles >= 3
-        {
+        if let (Some(first), Some(last), true) = (begin, last, cycles >= 3) {
             let evidence = vec![Evidence::packets("new keys were agreed on", renewed, first, last)];
             let confidence = if cycles > 3 { Confidence::High } else { Confidence::Medium };
             find(findings, Code::RekeyShort, confidence, sa, evidence);

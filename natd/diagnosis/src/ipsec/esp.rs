@@ -206,10 +206,9 @@ impl Tracker {
         }
         let newest = |outbound| self.children.of(outbound).max_by_key(|child| child.last);
         let (Some(out), Some(inn)) = (newest(true), newest(false)) else { return };
-        if let Some((sends, first, last)) = out.resent()
-            && inn.last >= first
-            && !(context.vantage.router && out.is_sampled())
-        {
+        let all_shown = !(context.vantage.router && out.is_sampled());
+        let resent = out.resent().filter(|&(_, first, _)| inn.last >= first && all_shown);
+        if let Some((sends, first, last)) = resent {
             let what = format!("sent with ESP, {} bytes each, after ever longer pauses", out.longest);
             let evidence = vec![
                 Evidence::packets(what, sends, first, last),

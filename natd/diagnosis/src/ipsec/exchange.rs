@@ -361,11 +361,11 @@ impl Sa {
             if header.exchange == Exchange::Informational2 && !seen.is_outbound() && self.auth.is_some() {
                 self.works(seen.mark); // only who knows the keys of an IKE SA that stands asks
             }
-            if let Some((answer, len)) = self.auth
-                && header.exchange == Exchange::Informational2
-                && len >= SHORT
-                && seen.at().since(answer.at) >= KEPT
-            {
+            let kept = self.auth.filter(|&(answer, len)| {
+                let informs = header.exchange == Exchange::Informational2;
+                informs && len >= SHORT && seen.at().since(answer.at) >= KEPT
+            });
+            if let Some((answer, _)) = kept {
                 self.works(answer); // the device did not break off
             }
             self.sent(header, 0, message, marked, true, later, seen);

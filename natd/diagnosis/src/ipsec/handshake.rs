@@ -63,9 +63,8 @@ impl Tracker {
 
     /// AH, which no NAT can let through.
     pub(super) fn ah(&self, findings: &mut Findings) {
-        if let [Some(sent), None] = &self.ah
-            && self.seen_at.is_some_and(|(_, device)| device.is_ipv4())
-        {
+        let is_ipv4 = self.seen_at.is_some_and(|(_, device)| device.is_ipv4());
+        if let ([Some(sent), None], true) = (&self.ah, is_ipv4) {
             let evidence = vec![sent.evidence("sent with AH, which signs the addresses")];
             findings.add(Code::IpsecAh, Confidence::High, ESP, self.attempts, sent.first.at, evidence);
         }

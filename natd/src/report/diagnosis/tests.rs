@@ -72,6 +72,7 @@ fn a_person_reads_the_sentence_first_then_whom_to_ask_then_what_shows_it() {
     };
     let report = DiagnosisReport {
         time_ms: NOON,
+        asked_of: None,
         verdict: Verdict::Problem,
         packets: 1234,
         sessions: vec![
@@ -322,7 +323,8 @@ fn an_empty_household_has_seen_nothing_and_says_what_it_is_blind_to() {
         DiagnosisReport::of(&Household::new(settings), Timestamp::from_secs(7), 1_000_000, None, None);
     assert_eq!((report.time_ms, report.verdict, report.packets), (8000, Verdict::NothingSeen, 0));
     let wants: Vec<&str> = report.blind.iter().map(|group| group.wants.as_str()).collect();
-    let sights = [diagnosis::code::Sight::Router, diagnosis::code::Sight::Asking];
+    let sights =
+        [diagnosis::code::Sight::Router, diagnosis::code::Sight::Nowhere, diagnosis::code::Sight::Asking];
     assert_eq!(wants, sights.map(diagnosis::code::Sight::wants));
     let named: usize = report.blind.iter().map(|group| group.codes.len()).sum();
     assert_eq!(named, Code::ALL.iter().filter(|code| sights.contains(&code.sight())).count());
