@@ -252,10 +252,11 @@ fn one_packet_of_those_shown_live_is_no_silence_and_a_strangers_esp_no_misroutin
     let mut line = Line::new();
     line.main_mode(0, 1, &[]);
     line.quick_mode(100, 1, 7);
-    for (seq, millis) in [(1, 200), (63, 10_000)] {
-        line.raw(millis, Outbound, 0xd1, seq, 140);
+    for seq in 1..64 {
+        line.raw(u64::from(seq) * 150, Outbound, 0xd1, seq, 140);
+        line.raw(u64::from(seq) * 150 + 30, Inbound, 0xc1, seq, 140);
     }
-    for (seq, millis) in [(1, 230), (63, 3000), (192, 10_500), (256, 14_000), (320, 18_000)] {
+    for (seq, millis) in [(192, 10_500), (256, 14_000), (320, 18_000)] {
         line.raw(millis, Inbound, 0xc1, seq, 140);
     }
     let trace = line.peers.packet(20_000, Inbound, 50, &super::esp(0xee, 64, 120)).trace();
