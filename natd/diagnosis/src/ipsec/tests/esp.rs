@@ -259,7 +259,7 @@ fn one_packet_of_those_shown_live_is_no_silence_and_a_strangers_esp_no_misroutin
     for (seq, millis) in [(192, 10_500), (256, 14_000), (320, 18_000)] {
         line.raw(millis, Inbound, 0xc1, seq, 140);
     }
-    let trace = line.peers.packet(20_000, Inbound, 50, &super::esp(0xee, 64, 120)).trace();
+    let trace = line.peers.packet(20_000, Inbound, 50, &esp(0xee, 64, 120)).trace();
     let (server, first) = (line.peers.server, at(20_000));
     line.router.strays.push(Stray { server, trace, count: 1, first });
     line.raw(24_000, Outbound, 0xd1, 128, 140);
