@@ -379,7 +379,7 @@ fn another_wan_address_under_esp() {
         ike.data(&mut line, before, 4);
         line.wan = new;
         for _ in 0..2 {
-            ike.data(&mut line, 20, 4);
+            ike.data(&mut line, 60, 8);
             ike.dpd(&mut line, true);
         }
         let changed = |second: u64, household: &mut Household| {
