@@ -363,3 +363,62 @@ fn a_fault_has_the_same_name_from_everywhere() {
     }
     judge(wrong);
 }
+
+/// The WAN gets another address, and ESP without NAT-T goes on to the old one.
+#[test]
+fn another_wan_address_under_esp() {
+    const AT: u64 = 30;
+    let new = [203, 0, 113, 77].into();
+    let mut wrong = Vec::new();
+    for seed in 0..seeds(3) {
+        let mut line =
+            Line::new(0, false, seed, |f| lost(f.is_esp() && !f.outbound && f.at > AT * 1_000_000));
+        let mut ike = Ike::new(&mut line, Login::Main, false);
+        assert!(ike.connect(&mut line));
+        let before = AT.saturating_sub(line.now / 1_000_000);
+        ike.data(&mut line, before, 4);
+        line.wan = new;
+        for _ in 0..2 {
+            ike.data(&mut line, 60, 8);
+            ike.dpd(&mut line, true);
+        }
+        let changed = |second: u64, household: &mut Household| {
+            if second == AT {
+                let at = nat_core::time::Timestamp::from_micros(AT * 1_000_000);
+                household.router.wan_changed = Some((at, [203, 0, 113, 5].into()));
+                household.router.wan = vec![new];
+            }
+        };
+        for view in [View::Live, View::LiveLan] {
+            let told = watch(view, &line.sights, 5, seed, &changed);
+            if told.last() != ["WAN-ADDR-CHANGED"] || told.ever().len() != 1 {
+                wrong.push(format!("{view:?}, seed {seed}: {:?}", told.ever()));
+            }
+        }
+    }
+    judge(wrong);
+}
+
+/// Of several devices one has a fault, and it is found with that one only.
+#[test]
+fn one_device_of_several() {
+    let mut wrong = Vec::new();
+    for seed in 0..seeds(2) {
+        let mut sights = Vec::new();
+        for number in 0..4 {
+            let fault: Fault = if number == 2 { |f| lost(f.is_udp(4500)) } else { |_| Fate::Arrives };
+            sights.append(&mut told(|line| dial(line, Login::V2Psk, true), fault, number, false, seed));
+        }
+        sights.sort_by_key(|sight| sight.at);
+        for view in View::ALL.into_iter().filter(|view| *view != View::CaptureWan) {
+            let told = watch(view, &sights, 20, seed, &|_, _: &mut Household| {});
+            let faulty = std::net::IpAddr::from([192, 168, 1, 13]);
+            let others =
+                |list: &[diagnosis::Finding]| list.iter().any(|finding| finding.device != Some(faulty));
+            if told.last() != ["IKE-4500-NO-REPLY"] || told.findings.iter().any(|(_, list)| others(list)) {
+                wrong.push(format!("{view:?}, seed {seed}: {:?}", told.ever()));
+            }
+        }
+    }
+    judge(wrong);
+}

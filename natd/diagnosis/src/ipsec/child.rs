@@ -177,7 +177,8 @@ impl Children {
                 alone.pause = alone.pause.max(mark.at.since(alone.last.at));
                 (alone.packets, alone.last) = (alone.packets + packets, mark);
             }
-            None => *mine = Some(Alone { first: mark, last: mark, packets, pause: Duration::ZERO }),
+            // Those before it that were not shown may have been answered.
+            None => *mine = Some(Alone { first: mark, last: mark, packets: 1, pause: Duration::ZERO }),
         }
         let [out, inn] = &mut self.span;
         let span = if outbound { out } else { inn };

@@ -246,3 +246,22 @@ fn esp_without_ike_is_a_session_too() {
     assert_eq!(line.phases(21_000), [(Phase::Data, "")]);
     assert_eq!(line.sessions(21_000)[0].packets, [20, 20]);
 }
+
+#[test]
+fn one_packet_of_those_shown_live_is_no_silence_and_a_strangers_esp_no_misrouting() {
+    let mut line = Line::new();
+    line.main_mode(0, 1, &[]);
+    line.quick_mode(100, 1, 7);
+    for seq in 1..64 {
+        line.raw(u64::from(seq) * 150, Outbound, 0xd1, seq, 140);
+        line.raw(u64::from(seq) * 150 + 30, Inbound, 0xc1, seq, 140);
+    }
+    for (seq, millis) in [(192, 10_500), (256, 14_000), (320, 18_000)] {
+        line.raw(millis, Inbound, 0xc1, seq, 140);
+    }
+    let trace = line.peers.packet(20_000, Inbound, 50, &esp(0xee, 64, 120)).trace();
+    let (server, first) = (line.peers.server, at(20_000));
+    line.router.strays.push(Stray { server, trace, count: 1, first });
+    line.raw(24_000, Outbound, 0xd1, 128, 140);
+    assert_eq!(line.codes(25_000), []);
+}
