@@ -92,14 +92,18 @@ pub(super) fn open(number: u16, max_len: u32, trains: Trains) -> Result<(nfq::Qu
 
 /// The crate has no accessor: its descriptor is the nfnetlink socket that was not there before.
 fn open_socket() -> io::Result<(nfq::Queue, RawFd)> {
+    /// Another thread may open such a socket at the same moment, for conntrack.
+    const ATTEMPTS: usize = 16;
     let _guard = OPENING.lock().unwrap_or_else(PoisonError::into_inner);
-    let before: Vec<RawFd> = nfnetlink_sockets().collect();
-    let socket = nfq::Queue::open()?;
-    let mut new = nfnetlink_sockets().filter(|fd| !before.contains(fd));
-    match (new.next(), new.next()) {
-        (Some(fd), None) => Ok((socket, fd)),
-        _ => Err(io::Error::other("the queue's descriptor was not found")),
+    for _ in 0..ATTEMPTS {
+        let before: Vec<RawFd> = nfnetlink_sockets().collect();
+        let socket = nfq::Queue::open()?;
+        let mut new = nfnetlink_sockets().filter(|fd| !before.contains(fd));
+        if let (Some(fd), None) = (new.next(), new.next()) {
+            return Ok((socket, fd));
+        }
     }
+    Err(io::Error::other("the queue's descriptor was not found"))
 }
 
 fn nfnetlink_sockets() -> impl Iterator<Item = RawFd> {
