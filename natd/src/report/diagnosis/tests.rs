@@ -75,7 +75,6 @@ fn a_person_reads_the_sentence_first_then_whom_to_ask_then_what_shows_it() {
         asked_of: None,
         verdict: Verdict::Problem,
         packets: 1234,
-        asked_of: None,
         sessions: vec![
             session("192.168.1.11", "IKE", 1, "handshake"),
             session("192.168.1.12", "IPsec NAT-T", 1, "data"),
