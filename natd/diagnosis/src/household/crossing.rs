@@ -39,6 +39,8 @@ pub(super) struct Seen {
     ttl: u8,
     ident: u32,
     matched: bool,
+    /// The device that it was seen on its way to last, when it had come in.
+    given: Option<IpAddr>,
     /// Is it the first fragment of more? It stays in the router until all of them are there.
     pub(super) first: bool,
     /// Nobody was told of it yet: an inbound packet on the WAN waits for itself on the LAN.
@@ -101,10 +103,16 @@ impl Crossings {
             return Outcome::New;
         }
         let other_side = !same_ends || before.point != seen.point || before.ttl != seen.ttl;
+        // natd gives a packet to several devices where it is not known whose it is.
+        if before.withheld && before.given.is_some_and(|device| device != seen.device) {
+            before.given = Some(seen.device);
+            return Outcome::Crossed(*before);
+        }
         if before.matched {
             return if other_side && age < COPY { Outcome::Copy } else { Outcome::New };
         }
         before.matched = true;
+        before.given = (seen.direction == Direction::Inbound).then_some(seen.device);
         Outcome::Crossed(*before)
     }
 
@@ -122,6 +130,7 @@ impl Crossings {
                 ttl: seen.ttl,
                 ident: seen.ident,
                 matched: false,
+                given: None,
                 first: seen.fragment == Fragment::First,
                 withheld,
             });

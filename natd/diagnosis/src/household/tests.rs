@@ -181,6 +181,24 @@ fn inbound_packets_are_delivered_to_the_device() {
 }
 
 #[test]
+fn a_packet_that_goes_to_several_devices_reaches_each_of_them() {
+    let mut household = live();
+    for (device, spi) in [(DEVICE, 1), (OTHER, 2)] {
+        lan(&mut household, 10, Outbound, &ip(device, SERVER, 50, 64, &esp(spi, 1)));
+        wan(&mut household, 11, Outbound, &ip(WAN, SERVER, 50, 63, &esp(spi, 1)));
+    }
+    wan(&mut household, 30, Inbound, &ip(SERVER, WAN, 50, 50, &esp(9, 1)));
+    for device in [DEVICE, OTHER] {
+        lan(&mut household, 31, Inbound, &ip(SERVER, device, 50, 49, &esp(9, 1)));
+    }
+    household.pass_time(at(9000));
+    for pair in household.pairs() {
+        assert_eq!(pair.heard, Some(Mark { at: at(31), number: 31 }), "{}", pair.device);
+        assert_eq!((pair.crossings[0].delivered, pair.crossings[0].undelivered), (1, 0));
+    }
+}
+
+#[test]
 fn the_router_s_own_vpn_is_seen_on_the_wan_alone() {
     let mut household = live();
     wan(&mut household, 11, Outbound, &udp((WAN, 500), (SERVER, 500), 64, &ike(1)));
