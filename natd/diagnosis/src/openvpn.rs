@@ -90,6 +90,8 @@ struct Talk {
     said: u8,
     /// Did TLS of the server's come?
     served: bool,
+    /// The length of the last packet of it.
+    served_last: Option<u32>,
     /// Was TLS quiet after that, with nothing unanswered?
     settled: bool,
     /// The first data packet outbound and inbound.
@@ -213,6 +215,7 @@ impl Talk {
             controlled: None,
             said: 0,
             served: false,
+            served_last: None,
             settled: false,
             data: [None; 2],
             payload: None,
@@ -256,7 +259,10 @@ impl Talk {
         self.settled |= self.quiet(seen.at().since(self.flow.last_seen()));
         // What only acknowledges on TCP proves that the way is open, and is no packet of OpenVPN's.
         self.flow.observe(seen);
-        if !seen.is_outbound() && seen.payload_len > 0 {
+        // What the server sends again, for want of an answer, is none itself.
+        let controls = packet.is_some_and(|packet| packet.opcode == Opcode::Control);
+        let again = controls && self.served_last == Some(seen.payload_len) && !self.works();
+        if !seen.is_outbound() && seen.payload_len > 0 && !again {
             self.control = None;
         }
         let Some(packet) = packet else {
@@ -287,7 +293,12 @@ impl Talk {
             }
             Opcode::Control | Opcode::ControlWkc => {
                 self.served |= !seen.is_outbound();
+                if !seen.is_outbound() {
+                    self.served_last = Some(seen.payload_len);
+                }
                 if seen.is_outbound() {
+                    // TLS went on though it had seemed to be over; new keys begin with a reset of their own.
+                    self.settled &= self.works() || self.rekey.is_some();
                     self.controlled = Some(seen.mark);
                     self.said = self.said.saturating_add(1);
                     match &mut self.control {

@@ -199,6 +199,25 @@ fn a_server_whose_tls_breaks_off_is_a_stall() {
 }
 
 #[test]
+fn a_clients_long_packets_that_get_lost_are_a_stall_though_the_server_repeats_its_own() {
+    let mut story = Story::default();
+    story.resets(&[0]);
+    story.control(50, Inbound, SERVER_RESET, 26);
+    story.control(60, Outbound, CONTROL, 300);
+    story.control(80, Inbound, CONTROL, 1222);
+    story.control(81, Inbound, CONTROL, 875);
+    for millis in [90, 2_090, 6_090, 14_100, 30_100] {
+        story.control(millis, Outbound, CONTROL, 1222);
+    }
+    for millis in [3_000, 7_000, 20_000] {
+        story.control(millis, Inbound, CONTROL, 875);
+        story.control(millis + 1, Outbound, 0x28, 34);
+    }
+    assert_eq!(story.codes(31_000), [(Code::OvpnTlsStall, Confidence::Medium)]);
+    assert_eq!(story.phases(31_000), [(Phase::Handshake, "")]);
+}
+
+#[test]
 fn a_server_that_acknowledges_and_whose_own_part_does_not_come_is_a_stall() {
     let mut story = Story::default();
     story.resets(&[0]);
