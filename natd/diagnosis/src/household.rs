@@ -21,7 +21,7 @@ use crate::packet::Packet;
 use crate::pair::Pair;
 use crate::router::{Router, Stray, Vantage};
 use crate::session::{Session, SessionEvent};
-use crate::{dns, tls};
+use crate::{dns, tally, tls};
 use crossing::{Crossings, Outcome, Seen};
 use findings::family;
 use fragments::Fragments;
@@ -649,19 +649,12 @@ fn is_multicast(address: IpAddr) -> bool {
 
 /// Addresses that are used at home: RFC 1918, RFC 6598, RFC 3927, RFC 4193, RFC 4291 section 2.5.6.
 fn is_private(address: IpAddr) -> bool {
-    match address {
-        IpAddr::V4(address) => {
-            let shared = matches!(address.octets(), [100, second, ..] if second & 0xc0 == 64);
-            address.is_private() || address.is_link_local() || shared
-        }
-        IpAddr::V6(address) => {
-            let [first, ..] = address.segments();
-            first & 0xfe00 == 0xfc00 || first & 0xffc0 == 0xfe80
-        }
-    }
+    tally::is_private(address)
+        || matches!(address, IpAddr::V4(v4) if matches!(v4.octets(), [100, second, ..] if second & 0xc0 == 64))
 }
 
-fn is_within(address: IpAddr, network: IpAddr, len: u8) -> bool {
+/// Is `address` in the network of these `len` first bits?
+pub fn is_within(address: IpAddr, network: IpAddr, len: u8) -> bool {
     let bits = |address: IpAddr| match address {
         IpAddr::V4(address) => (u128::from(u32::from(address)) << 96, 32),
         IpAddr::V6(address) => (u128::from(address), 128),

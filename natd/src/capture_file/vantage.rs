@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use diagnosis::household::is_within;
 use diagnosis::{Fragment, Packet, Point, Vantage};
 
 use crate::order;
@@ -76,7 +77,7 @@ impl<'a> Scout<'a> {
     /// `None`: cannot be told. IPv6 addresses are the same on both sides.
     fn is_lan(&self, addr: IpAddr) -> Option<bool> {
         if !self.lan.is_empty() {
-            return Some(self.lan.iter().any(|&(network, len)| within(addr, network, len)));
+            return Some(self.lan.iter().any(|&(network, len)| is_within(addr, network, len)));
         }
         match addr {
             IpAddr::V4(addr) => Some(addr.is_private()),
@@ -91,20 +92,6 @@ fn is_unicast(addr: IpAddr) -> bool {
         IpAddr::V6(addr) => addr.is_unicast_link_local(),
     };
     !special && !addr.is_multicast() && !addr.is_unspecified() && !addr.is_loopback()
-}
-
-fn within(addr: IpAddr, network: IpAddr, len: u8) -> bool {
-    match (addr, network) {
-        (IpAddr::V4(addr), IpAddr::V4(network)) => {
-            let differing = addr.to_bits() ^ network.to_bits();
-            differing.checked_shr(32_u32.saturating_sub(len.into())).unwrap_or(0) == 0
-        }
-        (IpAddr::V6(addr), IpAddr::V6(network)) => {
-            let differing = addr.to_bits() ^ network.to_bits();
-            differing.checked_shr(128_u32.saturating_sub(len.into())).unwrap_or(0) == 0
-        }
-        (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => false,
-    }
 }
 
 fn is_dns(packet: &Packet<'_>) -> bool {
